@@ -1,0 +1,117 @@
+"""`aae-job`: trains here and now, from the settings of the environment; the same command starts and resumes."""
+
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from job.commands import COMMANDS
+from job.datasets import check_dataset
+from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE, AaeError
+from job.flags import Parser, add_settings, read_configuration_from
+from job.record import plan_start
+from job.rundir import RunDir
+from job.run import Run
+from job.signals import SignalStop
+
+if TYPE_CHECKING:
+    from job.events import StopReason
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # lines appear in a batch job's log at once
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    try:
+        return command(arguments[1:]) if command else train(arguments)
+    except AaeError as error:
+        print(f"aae-job: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our lines has gone (`| head`); keep the interpreter from complaining about it at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def train(arguments: list[str]) -> int:
+    """Train: start, resume, or say that the run is finished."""
+    configuration = read_configuration_from(_train_parser(), arguments)
+    settings = configuration.settings
+    check_dataset(settings.dataset, settings.data_dir)
+    run_dir = RunDir(settings.run_dir)
+    plan = plan_start(run_dir, configuration)
+    if plan.is_finished:
+        print(f"finished already: {run_dir.path.name}, {settings.total_steps:,} steps")
+        _tell_results(run_dir, settings.total_steps)
+        return EXIT_FINISHED
+    stop = SignalStop()
+    print(f"run {run_dir.path}")
+    with Run(run_dir, plan, tell=print) as run:
+        run.load()
+        reason = _train_visibly(run, stop)
+        if reason is not None:
+            return _leave(run, stop, reason)
+        run.finish()
+    print(f"finished: {settings.total_steps:,} steps, {_duration(run.trainer.elapsed_s)} of training")
+    _tell_results(run_dir, settings.total_steps)
+    return EXIT_FINISHED
+
+
+def _train_visibly(run: Run, stop: SignalStop) -> "StopReason | None":
+    from job.display import Display
+
+    def ask() -> "StopReason | None":
+        reason = stop()
+        if stop.signal is not None:
+            run.log.write("signal", step=run.trainer.step, signal=stop.signal.name)
+        return reason
+
+    with Display(run.settings.total_steps) as display:
+        run.trainer.observe = display.observe
+        return run.train(ask)
+
+
+def _leave(run: Run, stop: SignalStop, reason: "StopReason") -> int:
+    assert stop.signal is not None
+    exit_code = EXIT_INTERRUPTED if reason == "interrupt" else EXIT_RESUMABLE
+    verdict = f"{stop.signal.name} at step {run.trainer.step:,} of {run.settings.total_steps:,}: saved, nothing is lost"
+    run.leave(reason, verdict, exit_code)
+    print(f"stopped by {verdict}; the same command goes on from there")
+    return exit_code
+
+
+def _tell_results(run_dir: RunDir, total_steps: int) -> None:
+    name = shlex.quote(str(run_dir.path))
+    print(
+        f"  lattice  {run_dir.final_lattice}\n"
+        f"  weights  {run_dir.final_weights}\n"
+        f"  log      {run_dir.events_file}\n"
+        "next:\n"
+        f"  aae-job sample {name} --random 100 --out samples.png\n"
+        f"  aae-job --max-steps {2 * total_steps}    with the same settings goes on from here"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _train_parser() -> Parser:
+    parser = Parser(
+        "aae-job",
+        "Trains an adversarial autoencoder here, now, from AAE_* variables or flags: starts, resumes, or says that the run\n"
+        "is finished. Ctrl-C or SIGTERM saves and stops; the same command goes on.\n\n"
+        "other commands, each with --help:\n"
+        + "\n".join(f"  aae-job {name:<14} {command.__doc__}" for name, command in COMMANDS.items())
+        + "\n\nexit codes: 0 finished, 2 refused, 3 a restart will not help, 75 stopped and resumable, 130 Ctrl-C, 1 else",
+        "AAE_MAX_STEPS=500 aae-job --run-name first-look",
+    )
+    add_settings(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Checkpoints: one file each, whole or absent, with a digest over every byte of it.
+
+The file is torch's own zip archive, so `torch.load(file, weights_only=True)` reads it; the SHA-256 of everything before
+it stands in the archive's comment, written while the content streams to disk.
+"""
+
+import hashlib
+import io
+import pickle
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from job.errors import CheckpointError, HopelessError, UsageError
+from job.rundir import RunDir
+
+FORMAT = 1
+
+_NO_COMMENT = struct.pack("<H", 0)  # how a zip archive without a comment ends: the comment's length
+_COMMENT = struct.pack("<H", 64)  # a hexadecimal SHA-256
+_TRAILER_BYTES = len(_COMMENT) + 64
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that is on disk."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+class _Digesting:
+    """A file that hashes what is written and holds the last two bytes back, which are to be replaced."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.digest = hashlib.sha256()
+        self.tail = b""
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        content = self.tail + bytes(data)
+        self.tail = content[-2:]
+        self.digest.update(content[:-2])
+        self._file.write(content[:-2])
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def save_checkpoint(run_dir: RunDir, step: int, state: dict[str, Any]) -> Saved:
+    """Write one checkpoint, synced, under its final name; raises OSError and leaves nothing behind."""
+    path = run_dir.checkpoint_file(step)
+    with run_dir.replacing(path) as file:
+        digesting = _Digesting(file)
+        torch.save({"format": FORMAT, "step": step, **state}, digesting)
+        if digesting.tail != _NO_COMMENT:
+            raise AssertionError(f"torch.save ended its archive with {digesting.tail!r}")
+        sha256 = digesting.digest.hexdigest()
+        file.write(_COMMENT + sha256.encode())
+        size_bytes = file.tell()
+    return Saved(path, sha256, size_bytes)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read and verify one checkpoint, tensors on the CPU; nothing in it is executed.
+
+    Raises CheckpointError if a byte of it is not as written or it is no checkpoint, UsageError if a newer version of
+    this project wrote it, OSError if it cannot be read.
+    """
+    content = path.read_bytes()
+    written = content[-64:]
+    computed = hashlib.sha256(content[:-_TRAILER_BYTES]).hexdigest().encode()
+    if content[-_TRAILER_BYTES:-64] != _COMMENT or written != computed:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is {computed.decode()}, not {written!r} as written in it")
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path} is refused: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise CheckpointError(f"{path} is refused: no checkpoint of this project")
+    if state["format"] != FORMAT:
+        raise UsageError(
+            f"{path} has format {state['format']}, this version reads {FORMAT}; "
+            "install the version recorded in settings.json, or start a new run"
+        )
+    return state
+
+
+def checkpoint_steps(run_dir: RunDir, known_step: int | None = None) -> list[int]:
+    """Steps of the checkpoints, newest first; `known_step` is looked up by name, since a listing may lag."""
+    listed = {int(m[1]) for f in _names(run_dir) if (m := re.fullmatch(r"step-(\d{12})\.pt", f))}
+    if known_step is not None and run_dir.checkpoint_file(known_step).exists():
+        listed.add(known_step)
+    return sorted(listed, reverse=True)
+
+
+def _names(run_dir: RunDir) -> Iterator[str]:
+    return (p.name for p in run_dir.checkpoints.iterdir()) if run_dir.checkpoints.is_dir() else iter(())
+
+
+def load_newest(run_dir: RunDir, known_step: int | None) -> tuple[dict[str, Any] | None, list[CheckpointError]]:
+    """The newest checkpoint that verifies, None if there has never been one, and the errors of the bad ones before it.
+
+    A bad one is renamed, never deleted. Raises HopelessError if there has been a checkpoint and none can be used.
+    """
+    bad: list[CheckpointError] = []
+    for step in checkpoint_steps(run_dir, known_step):
+        path = run_dir.checkpoint_file(step)
+        try:
+            return read_checkpoint(path), bad
+        except CheckpointError as error:
+            run_dir.fence()
+            path.rename(path.with_name(path.name + ".bad"))
+            bad.append(CheckpointError(f"{error}; kept aside as {path.name}.bad"))
+    if known_step is not None or any(name.endswith(".pt.bad") for name in _names(run_dir)):
+        raise HopelessError(
+            "no_checkpoint",
+            "\n".join(
+                [
+                    f"no checkpoint in {run_dir.checkpoints} can be read, though there has been one"
+                    + (f" at step {known_step}" if known_step is not None else ""),
+                    *(f"  {error}" for error in bad),
+                    "restore one from a backup, or start again under another AAE_RUN_NAME; nothing was overwritten",
+                ]
+            ),
+        )
+    return None, bad
+
+
+def prune(run_dir: RunDir, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints."""
+    for step in checkpoint_steps(run_dir)[keep:]:
+        run_dir.checkpoint_file(step).unlink(missing_ok=True)

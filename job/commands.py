@@ -1,0 +1,133 @@
+"""The commands of `aae-job` beside training; each takes its arguments and returns an exit code."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from job.errors import EXIT_FINISHED, UsageError
+from job.flags import Parser, add_settings, read_configuration_from
+from job.rundir import RunDir, find_run
+
+
+def fetch(arguments: list[str]) -> int:
+    """downloads AAE_DATASET into AAE_DATA_DIR; needs internet"""
+    parser = Parser(
+        "aae-job fetch",
+        "Downloads a data set through torchvision, for a machine with internet; nothing is downloaded while training.",
+        "aae-job fetch --dataset mnist --data-dir data",
+    )
+    add_settings(parser, ("dataset", "data_dir"))
+    settings = read_configuration_from(parser, arguments).settings
+    if settings.dataset == "digits":
+        print("digits is part of this package: nothing to fetch (mnist, fashion-mnist and kmnist are downloaded)")
+        return EXIT_FINISHED
+
+    from job import data
+
+    folder = data.fetch(settings.dataset, settings.data_dir)
+    print(f"{settings.dataset} is in {folder}")
+    return EXIT_FINISHED
+
+
+def sample(arguments: list[str]) -> int:
+    """decodes a lattice or prior samples from a run's newest weights"""
+    parser = Parser(
+        "aae-job sample",
+        "Decodes a lattice, or with --random N prior samples, from a run's newest weights into a PNG.",
+        "aae-job sample digits-2d-seed0-44136fa3 --random 100 --out samples.png",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.png", help="where to write the picture")
+    parser.add_argument("--random", type=_count, metavar="N", help="decode N samples of the prior instead of a lattice")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the prior samples [0]")
+    parser.add_argument("--size", type=_count, metavar="N", help="codes on each side of the lattice [the run's]")
+    parser.add_argument("--extent", type=_extent, metavar="X", help="outermost coordinate of the lattice [the run's]")
+    options = parser.parse_args(arguments)
+    run_dir = _find(options.run)
+    if not options.out.absolute().parent.is_dir():
+        raise UsageError(f"--out {options.out}: there is no folder {options.out.absolute().parent}")
+
+    from job.sample import lattice_of, newest_weights, random_samples
+
+    weights = newest_weights(run_dir)
+    if options.random is not None:
+        content, what = random_samples(weights, options.random, options.seed), f"{options.random} prior samples"
+    else:
+        content, what = lattice_of(weights, options.size, options.extent), "lattice"
+    try:
+        options.out.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"--out {options.out} cannot be written: {error}") from error
+    print(f"{what} of step {weights.step:,}: {options.out}")
+    return EXIT_FINISHED
+
+
+def verify(arguments: list[str]) -> int:
+    """reads and checks every checkpoint and the event log of a run"""
+    parser = Parser(
+        "aae-job verify",
+        "Checks every byte of every checkpoint, every record of the event log, and final/; changes nothing.\n"
+        "Exit code 0: all good; 1: damage found; 2: no such run.",
+        "aae-job verify digits-2d-seed0-44136fa3",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
+    parser.add_argument("--json", action="store_true", help="print the findings as a JSON array")
+    options = parser.parse_args(arguments)
+    run_dir = _find(options.run)
+
+    from job.verify import verify_run
+
+    findings = verify_run(run_dir)
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            print(f"{'ok    ' if finding.good else 'DAMAGE'}  {finding.what}: {finding.seen}")
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def events_schema(arguments: list[str]) -> int:
+    """prints the JSON Schema of the event log"""
+    Parser(
+        "aae-job events-schema",
+        "Prints the JSON Schema (2020-12) that every line of a run's events.jsonl satisfies.",
+        "aae-job events-schema > events.schema.json",
+    ).parse_args(arguments)
+
+    from job.events import events_schema as schema
+
+    print(json.dumps(schema(), indent=1))
+    return EXIT_FINISHED
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "fetch": fetch,
+    "sample": sample,
+    "verify": verify,
+    "events-schema": events_schema,
+}
+
+
+def _find(run: str) -> RunDir:
+    return find_run(run, Path(os.environ.get("AAE_RUNS_DIR") or "runs").expanduser())
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 10_000:
+        raise ValueError
+    return int(text)
+
+
+_count.__name__ = "number from 1 to 10,000"
+
+
+def _extent(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+_extent.__name__ = "positive number"

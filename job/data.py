@@ -1,0 +1,76 @@
+"""The data set, whole on the device as uint8; the batch at step n is a function of (seed, n)."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aae.networks import NUM_PIXELS
+from job.datasets import NUM_TRAINING_IMAGES, TORCHVISION_CLASS
+from job.errors import AaeError, UsageError
+from job.settings import Settings
+
+
+def fetch(dataset: str, data_dir: Path) -> Path:
+    """Download a data set through torchvision, unless it is there; returns its folder. Raises AaeError."""
+    import torchvision
+
+    name = TORCHVISION_CLASS[dataset]
+    try:
+        getattr(torchvision.datasets, name)(data_dir, download=True)
+    except (OSError, RuntimeError) as error:
+        raise AaeError(
+            f"{dataset} could not be downloaded into {data_dir}: {error}; try again, or fetch it on a machine with "
+            f"internet and copy {data_dir / name} here"
+        ) from error
+    return data_dir / name
+
+
+def load_training_images(settings: Settings) -> Tensor:
+    """The training images as uint8 (N, 784), 255 = ink; raises UsageError if their number is not the data set's."""
+    if settings.dataset == "digits":
+        with files("job").joinpath("digits", "digits.npz").open("rb") as file, np.load(file) as arrays:
+            images = torch.from_numpy(arrays["images"][: NUM_TRAINING_IMAGES["digits"]])
+    else:
+        import torchvision
+
+        images = getattr(torchvision.datasets, TORCHVISION_CLASS[settings.dataset])(settings.data_dir, train=True).data
+    expected = NUM_TRAINING_IMAGES[settings.dataset]
+    if len(images) != expected:
+        raise UsageError(
+            f"AAE_DATASET={settings.dataset}: {len(images)} training images in {settings.data_dir}, expected {expected}; "
+            "remove the folder and fetch it again"
+        )
+    return images.reshape(expected, NUM_PIXELS)
+
+
+class Batches:
+    """Shuffled batches of a data set on the device; drops the last partial batch of each epoch."""
+
+    def __init__(self, images: Tensor, batch_size: int, seed: int, device: torch.device) -> None:
+        self.steps_per_epoch = len(images) // batch_size
+        self._images = images.to(device)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def epoch(self, step: int) -> int:
+        """The epoch that a step belongs to; both count from 1."""
+        return (step - 1) // self.steps_per_epoch + 1
+
+    def at(self, step: int) -> Tensor:
+        """The batch of a step, counted from 1, as float32 (B, 784) in [0, 1] on the device."""
+        if self.epoch(step) != self._epoch:
+            self._epoch = self.epoch(step)
+            # Drawn on the CPU, so that every device sees the same batches; one copy an epoch.
+            self._order = self._permutation().to(self._images.device)
+        start = (step - 1) % self.steps_per_epoch * self._batch_size
+        chosen = self._order[start : start + self._batch_size]
+        return self._images[chosen].float().div_(255)
+
+    def _permutation(self) -> Tensor:
+        mixed = np.random.SeedSequence((self._seed, self._epoch)).generate_state(1, np.uint64)[0]
+        return torch.randperm(len(self._images), generator=torch.Generator().manual_seed(int(mixed)))

@@ -1,0 +1,91 @@
+"""What this process may use: CPUs, GPU, and the versions it runs on."""
+
+import math
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job.errors import HopelessError
+
+if TYPE_CHECKING:
+    import torch
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def allotted_cpus(environment: Mapping[str, str] = os.environ) -> int:
+    """CPUs allotted to this process: the least of what Slurm gives, the affinity and the cgroup's quota; at least 1."""
+    limits = [float(len(os.sched_getaffinity(0)))]
+    slurm = environment.get("SLURM_CPUS_PER_TASK") or environment.get("SLURM_CPUS_ON_NODE")
+    if slurm and slurm.isdigit():
+        limits.append(float(slurm))
+    limits += _cgroup_quotas()
+    return max(1, math.floor(min(limits)))
+
+
+def _cgroup_quotas() -> list[float]:
+    """The CPU quotas of this process's cgroup and those above it, in CPUs (cgroup v2 and v1); [] without a limit."""
+    quotas = []
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = CGROUPS / "cpu" if controllers else CGROUPS
+        folder = root / group.lstrip("/")
+        for level in [folder, *folder.parents]:
+            if not level.is_relative_to(root):
+                break
+            quota, _, period = _text(level / "cpu.max").partition(" ")
+            if controllers:
+                quota, period = _text(level / "cpu.cfs_quota_us"), _text(level / "cpu.cfs_period_us")
+            if quota.isdigit() and period.isdigit() and int(period) > 0:
+                quotas.append(int(quota) / int(period))
+    return quotas
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def choose_device(wanted: str, environment: Mapping[str, str] = os.environ) -> "torch.device":
+    """The device for `auto`, `cpu` or `cuda`; raises HopelessError if a GPU is expected and torch sees none."""
+    import torch
+
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available() and not _given_gpu(environment)):
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    given = f"the allocation names GPU {_given_gpu(environment)}" if wanted == "auto" else "AAE_DEVICE=cuda asks for a GPU"
+    raise HopelessError(
+        "no_gpu",
+        f"{given}, but torch {torch.__version__} sees none on host {platform.node()}: check `nvidia-smi` there, that this "
+        f"torch is built for CUDA (built for: {torch.version.cuda}) and that the driver is new enough for it; "
+        "AAE_DEVICE=cpu trains on the CPU on purpose",
+    )
+
+
+def _given_gpu(environment: Mapping[str, str]) -> str:
+    """The GPUs that Slurm gave to this process, '' if none or outside an allocation."""
+    if "SLURM_JOB_ID" not in environment:
+        return ""
+    names = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
+    given = next((environment[n] for n in names if environment.get(n)), "")
+    return "" if given == "NoDevFiles" else given
+
+
+def device_name(device: "torch.device") -> str:
+    """A device's name for people: cpu, or cuda and the GPU's model."""
+    import torch
+
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def versions() -> dict[str, str]:
+    """Versions that may matter for exactness, without loading any of them."""
+    return {"aae-job": version("aae-job"), "python": platform.python_version(), "torch": version("torch")}

@@ -1,0 +1,169 @@
+"""settings.json: what a run is, written down once; and what a later start may change about it."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from job.errors import UsageError
+from job.machine import versions
+from job.rundir import RunDir
+from job.settings import FREE, TOTAL, Settings
+from job.sources import Configuration, variable
+from job.status import Status, read_status
+
+FORMAT = 1
+
+
+class Record(BaseModel):
+    """The content of settings.json; `settings` holds every field, so that nothing is ever filled from an environment."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int
+    settings: dict[str, Any]
+    sources: dict[str, str]
+    slurm: dict[str, Any]
+    versions: dict[str, str]
+    source_revision: str | None
+
+    @classmethod
+    def of(cls, settings: Settings, sources: dict[str, str]) -> "Record":
+        """The record of a new run."""
+        return cls(
+            format=FORMAT,
+            settings=settings.model_dump(mode="json"),
+            sources=sources,
+            slurm={},
+            versions=versions(),
+            source_revision=source_revision(),
+        )
+
+    def write(self, run_dir: RunDir) -> None:
+        """Replace settings.json."""
+        run_dir.replace(run_dir.settings_file, (json.dumps(self.model_dump(), indent=1) + "\n").encode())
+
+
+class Plan(BaseModel):
+    """What a start is going to do, found out before anything is written.
+
+    `changed` holds the settings that differ from the last start: {name: [old, new]}.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    record: Record
+    settings: Settings
+    is_new: bool
+    is_finished: bool
+    changed: dict[str, tuple[Any, Any]]
+
+
+def read_record(run_dir: RunDir) -> Record | None:
+    """settings.json of a run, None if there is none; raises UsageError if it cannot be read."""
+    try:
+        content = run_dir.settings_file.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        record = Record.model_validate_json(content)
+    except ValidationError as error:
+        raise UsageError(f"{run_dir.settings_file} cannot be read: {error}; restore it, or take another AAE_RUN_NAME") from error
+    if record.format != FORMAT:
+        raise UsageError(
+            f"{run_dir.settings_file} has format {record.format}, this version reads {FORMAT}; "
+            "install the version it names, or take another AAE_RUN_NAME"
+        )
+    return record
+
+
+def recorded_settings(record: Record, run_dir: RunDir) -> Settings:
+    """The settings of a record; raises UsageError if this version does not know one of them."""
+    try:
+        return Settings(**record.settings)
+    except ValidationError as error:
+        raise UsageError(
+            f"{run_dir.settings_file} was written by version {record.versions.get('aae-job')} of this project and does not "
+            f"fit this one: {error}; install that version, or take another AAE_RUN_NAME"
+        ) from error
+
+
+def plan_start(run_dir: RunDir, configuration: Configuration) -> Plan:
+    """Compare what is asked with what the run is; raises UsageError, naming each difference, if it is another run."""
+    wanted = configuration.settings
+    record = read_record(run_dir)
+    if record is None:
+        _refuse_foreign_folder(run_dir)
+        new = wanted.model_copy(update={"run_name": wanted.name})
+        return Plan(record=Record.of(new, configuration.sources), settings=new, is_new=True, is_finished=False, changed={})
+
+    stored = recorded_settings(record, run_dir)
+    differences = [
+        f"  {variable(name)} is {stored.fixed[name]} in {run_dir.settings_file.name}, now {value}"
+        for name, value in wanted.fixed.items()
+        if value != stored.fixed[name]
+    ]
+    if differences:
+        raise UsageError(
+            "\n".join(
+                [
+                    f"{run_dir.path} is a run with other settings; nothing was written",
+                    *differences,
+                    "set them as they were to go on with it, or take another AAE_RUN_NAME (or none) for a new run",
+                ]
+            )
+        )
+    # Filled in by the first start and kept, since another number of threads gives other sums.
+    num_threads = wanted.num_threads or stored.num_threads
+    settings = wanted.model_copy(update={"run_name": wanted.name, "num_threads": num_threads})
+    before, after = stored.model_dump(mode="json"), settings.model_dump(mode="json")
+    changed = {name: (before[name], after[name]) for name in sorted(FREE | TOTAL) if before[name] != after[name]}
+    status = read_status(run_dir)
+    _refuse_shorter_total(run_dir, settings, status)
+    finished = status is not None and status.state == "finished" and run_dir.final_summary.is_file()
+    return Plan(
+        record=record.model_copy(update={"settings": after, "sources": configuration.sources}) if changed else record,
+        settings=settings,
+        is_new=False,
+        is_finished=finished and status is not None and status.step >= settings.total_steps,
+        changed=changed,
+    )
+
+
+def _refuse_foreign_folder(run_dir: RunDir) -> None:
+    if run_dir.path.exists() and not run_dir.path.is_dir():
+        raise UsageError(f"{run_dir.path} is a file; take another AAE_RUNS_DIR or AAE_RUN_NAME")
+    if run_dir.path.is_dir() and any(run_dir.path.iterdir()) and not run_dir.claim_file(1).exists():
+        raise UsageError(
+            f"{run_dir.path} holds files but no settings.json: it is no run directory; "
+            "take another AAE_RUN_NAME, or move that folder away"
+        )
+
+
+def _refuse_shorter_total(run_dir: RunDir, settings: Settings, status: Status | None) -> None:
+    if status is not None and settings.total_steps < status.step:
+        raise UsageError(
+            f"{run_dir.path} has done {status.step} steps, more than the {settings.total_steps} that "
+            f"AAE_{'MAX_STEPS' if settings.max_steps else 'EPOCHS'} asks for; set it to at least that, "
+            "or take another AAE_RUN_NAME"
+        )
+
+
+def source_revision() -> str | None:
+    """The git commit of the source tree this runs from, None for an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = subprocess.run(  # noqa: S603
+            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return git.stdout.strip() or None

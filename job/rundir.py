@@ -1,0 +1,159 @@
+"""The run directory: every path in it, and the only ways to write there."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from job.errors import UsageError
+
+STEP_NAME = "step-{:012d}"
+
+
+class RunDir:
+    """Paths of one run and atomic writes below them.
+
+    `fence` is asked right before anything becomes visible and raises when this process is no longer the run's writer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fence: Callable[[], None] = lambda: None
+
+    @property
+    def settings_file(self) -> Path:
+        return self.path / "settings.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def events_file(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def lattices(self) -> Path:
+        return self.path / "lattices"
+
+    @property
+    def latest_lattice(self) -> Path:
+        return self.lattices / "latest.png"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    @property
+    def final_weights(self) -> Path:
+        return self.final / "weights.safetensors"
+
+    @property
+    def final_lattice(self) -> Path:
+        return self.final / "lattice.png"
+
+    @property
+    def final_summary(self) -> Path:
+        return self.final / "summary.json"
+
+    def claim_file(self, segment: int) -> Path:
+        return self.path / ".claims" / f"{segment:06d}"
+
+    def checkpoint_file(self, step: int) -> Path:
+        return self.checkpoints / (STEP_NAME.format(step) + ".pt")
+
+    def lattice_file(self, step: int) -> Path:
+        return self.lattices / (STEP_NAME.format(step) + ".png")
+
+    def relative(self, path: Path) -> str:
+        """A path below the run directory as it is written in records: a run may be moved."""
+        return path.relative_to(self.path).as_posix()
+
+    def replace(self, path: Path, content: bytes, *, sync: bool = True) -> None:
+        """Write a file whole or not at all; raises OSError and leaves what stood there."""
+        with self.replacing(path, sync=sync) as file:
+            file.write(content)
+
+    @contextlib.contextmanager
+    def replacing(self, path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+        """Open a temporary beside `path`, which takes its place when the block ends without an exception."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(_temporary_name(path.name))
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            self.fence()
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        if sync:
+            sync_folder(path.parent)
+
+    @contextlib.contextmanager
+    def replacing_folder(self, path: Path) -> Iterator[Path]:
+        """Fill a temporary folder, which takes the place of the folder `path` when the block ends; as `replacing`."""
+        temporary = path.with_name(_temporary_name(path.name))
+        temporary.mkdir()
+        try:
+            yield temporary
+            sync_folder(temporary)
+            self.remove_folder(path)
+            temporary.replace(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove a folder so that it is seen whole or not at all; does nothing if there is none."""
+        self.fence()
+        if path.is_dir():
+            aside = path.with_name(_temporary_name(path.name))
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def clear_temporaries(self) -> None:
+        """Remove what killed writers left behind. Only the run's writer may call this."""
+        for folder in (self.path, self.checkpoints, self.lattices):
+            for stale in folder.glob(".*.tmp"):
+                if stale.is_dir():
+                    shutil.rmtree(stale, ignore_errors=True)
+                else:
+                    stale.unlink(missing_ok=True)
+
+
+def find_run(run: str, runs_dir: Path) -> RunDir:
+    """A run given as a path or as a name below `runs_dir`; raises UsageError if neither is one."""
+    candidates = [Path(run), runs_dir / run]
+    for path in candidates:
+        if (path / "settings.json").is_file():
+            return RunDir(path.absolute())
+    raise UsageError(
+        f"no run {run!r}: no settings.json in {' nor in '.join(str(path.absolute()) for path in candidates)}; "
+        "give a run's path, or its name and AAE_RUNS_DIR"
+    )
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name}.{secrets.token_hex(4)}.tmp"
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
