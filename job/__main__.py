@@ -3,19 +3,16 @@
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
 
 from job.commands import COMMANDS
 from job.datasets import check_dataset
 from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE, AaeError
+from job.events import StopReason
 from job.flags import Parser, add_settings, read_configuration_from
 from job.record import plan_start
-from job.rundir import RunDir
 from job.run import Run
+from job.rundir import RunDir
 from job.signals import SignalStop
-
-if TYPE_CHECKING:
-    from job.events import StopReason
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,21 +55,21 @@ def train(arguments: list[str]) -> int:
     return EXIT_FINISHED
 
 
-def _train_visibly(run: Run, stop: SignalStop) -> "StopReason | None":
+def _train_visibly(run: Run, stop: SignalStop) -> StopReason | None:
     from job.display import Display
 
-    def ask() -> "StopReason | None":
+    def ask() -> StopReason | None:
         reason = stop()
         if stop.signal is not None:
             run.log.write("signal", step=run.trainer.step, signal=stop.signal.name)
         return reason
 
-    with Display(run.settings.total_steps) as display:
+    with Display(run.trainer) as display:
         run.trainer.observe = display.observe
         return run.train(ask)
 
 
-def _leave(run: Run, stop: SignalStop, reason: "StopReason") -> int:
+def _leave(run: Run, stop: SignalStop, reason: StopReason) -> int:
     assert stop.signal is not None
     exit_code = EXIT_INTERRUPTED if reason == "interrupt" else EXIT_RESUMABLE
     verdict = f"{stop.signal.name} at step {run.trainer.step:,} of {run.settings.total_steps:,}: saved, nothing is lost"

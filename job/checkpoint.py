@@ -44,10 +44,13 @@ class _Digesting:
         self._file = file
 
     def write(self, data: bytes) -> int:
-        content = self.tail + bytes(data)
-        self.tail = content[-2:]
-        self.digest.update(content[:-2])
-        self._file.write(content[:-2])
+        # A large block is passed on without a copy; only its last two bytes wait.
+        block = memoryview(data) if len(data) > 2 else memoryview(self.tail + data)
+        ready = (self.tail, block[:-2]) if len(data) > 2 else (block[:-2],)
+        for part in ready:
+            self.digest.update(part)
+            self._file.write(part)
+        self.tail = bytes(block[-2:])
         return len(data)
 
     def flush(self) -> None:
@@ -59,7 +62,7 @@ def save_checkpoint(run_dir: RunDir, step: int, state: dict[str, Any]) -> Saved:
     path = run_dir.checkpoint_file(step)
     with run_dir.replacing(path) as file:
         digesting = _Digesting(file)
-        torch.save({"format": FORMAT, "step": step, **state}, digesting)
+        torch.save({"format": FORMAT, "step": step, **state}, digesting)  # type: ignore[arg-type]  # write and flush are all it needs
         if digesting.tail != _NO_COMMENT:
             raise AssertionError(f"torch.save ended its archive with {digesting.tail!r}")
         sha256 = digesting.digest.hexdigest()
@@ -78,7 +81,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     written = content[-64:]
     computed = hashlib.sha256(content[:-_TRAILER_BYTES]).hexdigest().encode()
     if content[-_TRAILER_BYTES:-64] != _COMMENT or written != computed:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is {computed.decode()}, not {written!r} as written in it")
+        raise CheckpointError(
+            f"{path} is damaged: its SHA-256 is {computed.decode()}, not {written!r} as written in it"
+        )
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

@@ -38,7 +38,7 @@ class Owner(BaseModel):
         return cls(
             host=socket.gethostname(),
             boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-            pid_namespace=os.readlink("/proc/self/ns/pid"),
+            pid_namespace=str(Path("/proc/self/ns/pid").readlink()),
             pid=os.getpid(),
             process_start=_process_start(os.getpid()) or "",
             job_id=job_id,

@@ -15,10 +15,11 @@ PLAIN_EVERY_S = 10.0
 class Display:
     """A context manager around training; hand `observe` to the trainer."""
 
-    def __init__(self, total_steps: int) -> None:
+    def __init__(self, trainer: Trainer) -> None:
+        total_steps = trainer.settings.total_steps
         self._console = Console(highlight=False, soft_wrap=True)
         self._total_steps = total_steps
-        self._shown: dict[str, object] | None = None
+        self._seen = trainer.last_record
         self._next_s = 0.0
         self._bar = Progress(
             BarColumn(),
@@ -42,13 +43,11 @@ class Display:
         """Show how training goes; called after every step."""
         if self._console.is_terminal:
             self._bar.update(self._task, completed=trainer.step, description=_losses(trainer))
-        elif trainer.last_record and trainer.last_record is not self._shown and self._is_time(trainer):
-            self._shown = trainer.last_record
-            self._next_s = time.monotonic() + PLAIN_EVERY_S
-            self._console.print(f"step {trainer.step:,}/{self._total_steps:,}  {_losses(trainer)}", markup=False)
-
-    def _is_time(self, trainer: Trainer) -> bool:
-        return time.monotonic() >= self._next_s or trainer.step == self._total_steps
+        elif trainer.last_record is not self._seen:
+            self._seen = trainer.last_record
+            if time.monotonic() >= self._next_s or trainer.step == self._total_steps:
+                self._next_s = time.monotonic() + PLAIN_EVERY_S
+                self._console.print(f"step {trainer.step:,}/{self._total_steps:,}  {_losses(trainer)}", markup=False)
 
 
 def _losses(trainer: Trainer) -> str:

@@ -61,7 +61,9 @@ def choose_device(wanted: str, environment: Mapping[str, str] = os.environ) -> "
         return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
-    given = f"the allocation names GPU {_given_gpu(environment)}" if wanted == "auto" else "AAE_DEVICE=cuda asks for a GPU"
+    given = (
+        f"the allocation names GPU {_given_gpu(environment)}" if wanted == "auto" else "AAE_DEVICE=cuda asks for a GPU"
+    )
     raise HopelessError(
         "no_gpu",
         f"{given}, but torch {torch.__version__} sees none on host {platform.node()}: check `nvidia-smi` there, that this "

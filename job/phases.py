@@ -54,7 +54,9 @@ class Phases:
         with torch.no_grad(), self._precision():
             codes = encoder(images).to(images.dtype)  # (B, Z)
         encoder.train()
-        prior = sample_prior(num_images, settings.latent_dim, settings.prior_std, device=self._device, dtype=codes.dtype)
+        prior = sample_prior(
+            num_images, settings.latent_dim, settings.prior_std, device=self._device, dtype=codes.dtype
+        )
         with self._precision():
             d_logits = discriminator(torch.cat((prior, codes)))  # (2B, 1): both through D in one product
         d_prior, d_code = d_logits.to(images.dtype).split(num_images)

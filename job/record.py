@@ -67,10 +67,16 @@ def read_record(run_dir: RunDir) -> Record | None:
         content = run_dir.settings_file.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UsageError(
+            f"{run_dir.settings_file} cannot be read: {error}; set AAE_RUNS_DIR to another folder"
+        ) from error
     try:
         record = Record.model_validate_json(content)
     except ValidationError as error:
-        raise UsageError(f"{run_dir.settings_file} cannot be read: {error}; restore it, or take another AAE_RUN_NAME") from error
+        raise UsageError(
+            f"{run_dir.settings_file} cannot be read: {error}; restore it, or take another AAE_RUN_NAME"
+        ) from error
     if record.format != FORMAT:
         raise UsageError(
             f"{run_dir.settings_file} has format {record.format}, this version reads {FORMAT}; "
@@ -97,7 +103,9 @@ def plan_start(run_dir: RunDir, configuration: Configuration) -> Plan:
     if record is None:
         _refuse_foreign_folder(run_dir)
         new = wanted.model_copy(update={"run_name": wanted.name})
-        return Plan(record=Record.of(new, configuration.sources), settings=new, is_new=True, is_finished=False, changed={})
+        return Plan(
+            record=Record.of(new, configuration.sources), settings=new, is_new=True, is_finished=False, changed={}
+        )
 
     stored = recorded_settings(record, run_dir)
     differences = [

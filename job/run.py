@@ -17,7 +17,6 @@ from job.machine import allotted_cpus, choose_device, device_name, versions
 from job.outbox import Outbox
 from job.record import Plan
 from job.rundir import RunDir
-from job.settings import Settings
 from job.status import Heartbeat, State, Status, read_status
 
 if TYPE_CHECKING:
@@ -110,10 +109,10 @@ class Run:
             self._warn_of_inexactness(state, device.type)
         self.run_dir.remove_folder(self.run_dir.final)
 
-    def train(self, stop: "Stop") -> str | None:
+    def train(self, stop: "Stop") -> StopReason | None:
         """Train until the total (None) or until `stop` answers a reason; everything is then saved. May be called again."""
 
-        def ask() -> str | None:
+        def ask() -> StopReason | None:
             if self._heartbeat.error is not None:
                 raise self._heartbeat.error
             if self._heartbeat.status.checkpoint_step != self.trainer.saved_step:
@@ -189,7 +188,9 @@ class Run:
         }
         if self._claim.segment == 1:
             self.log.write("started", step=0, **start)
-            self._tell(f"starting on {device}, {self.settings.num_threads} threads, {self.settings.total_steps:,} steps")
+            self._tell(
+                f"starting on {device}, {self.settings.num_threads} threads, {self.settings.total_steps:,} steps"
+            )
             return
         step = self.trainer.step
         steps_lost, seconds_lost = self._loss(state)
@@ -254,4 +255,4 @@ def _set_determinism(deterministic: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(deterministic)
     # Filling fresh memory guards against reading it before writing, which no kernel used here does; it costs a pass.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch types it wrongly

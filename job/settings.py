@@ -80,7 +80,9 @@ class Settings(BaseModel):
     epochs: Count = Field(30, description="Passes over the training images.")
     max_steps: Count | None = Field(None, description="Total optimiser steps; wins over epochs.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the weights, the batches, the dropout and the prior.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train; auto takes a GPU if there is one.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to train; auto takes a GPU if there is one."
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Precision of the matrix products; weights and losses stay float32."
     )
@@ -91,7 +93,9 @@ class Settings(BaseModel):
     lattice_size: int = Field(10, ge=1, le=100, description="Codes on each side of the lattice.")
     lattice_extent: Rate = Field(1.0, description="Coordinate of the lattice's outermost codes.")
     checkpoint_every_s: Rate = Field(60, description="Seconds of training between two checkpoints.")
-    checkpoint_every_steps: Count | None = Field(None, description="Steps between two checkpoints, if that comes first.")
+    checkpoint_every_steps: Count | None = Field(
+        None, description="Steps between two checkpoints, if that comes first."
+    )
     keep_checkpoints: int = Field(3, ge=2, description="Newest checkpoints that are kept.")
 
     @model_validator(mode="after")

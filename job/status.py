@@ -56,8 +56,8 @@ def read_status(run_dir: RunDir) -> Status | None:
 class Heartbeat:
     """Keeps status.json fresh from a thread, from the claim to the segment's end.
 
-    `progress` answers the keys that training moves and is set once training has begun. `error` is what the thread met when it found
-    that this process is no longer the writer; the training loop raises it at the next step border.
+    `progress` answers the keys that training moves and is set once training has begun. `error` is what the thread met
+    when it found that this process is no longer the writer; the training loop raises it at the next step border.
     """
 
     def __init__(self, run_dir: RunDir, status: Status) -> None:

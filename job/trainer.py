@@ -13,6 +13,7 @@ from job.checkpoint import prune, save_checkpoint
 from job.data import Batches
 from job.errors import HopelessError
 from job.eventlog import EventLog
+from job.events import StopReason
 from job.machine import versions
 from job.outbox import Outbox
 from job.phases import READINGS, Phases
@@ -20,7 +21,7 @@ from job.pictures import lattice_png
 from job.rundir import RunDir
 from job.settings import Settings
 
-Stop = Callable[[], str | None]
+Stop = Callable[[], StopReason | None]
 
 RETRY_S = 10.0  # between two attempts to save while training goes on
 PATIENCE_S = 60.0  # how long a save at a stop or at the end waits for the disk
@@ -69,7 +70,7 @@ class Trainer:
             eta_s = round((self.settings.total_steps - step) * (self.elapsed_s - first_s) / (step - first_step), 1)
         return {"step": step, "checkpoint_step": self.saved_step, "eta_s": eta_s}
 
-    def train(self, stop: Stop) -> str | None:
+    def train(self, stop: Stop) -> StopReason | None:
         """Train to the total (None) or until `stop` answers a reason at a step border; then everything is saved.
 
         May be called again to go on. Raises HopelessError on a non-finite loss or a disk that stays full.
@@ -170,7 +171,9 @@ class Trainer:
             self.save()
         except OSError as error:
             self._next_save_s = self.elapsed_s + RETRY_S
-            message = f"no checkpoint at step {self.step}: {error}; training goes on, the next attempt is in {RETRY_S:.0f} s"
+            message = (
+                f"no checkpoint at step {self.step}: {error}; training goes on, the next attempt is in {RETRY_S:.0f} s"
+            )
             self._log.write("warning", step=self.step, reason="save_failed", message=message)
         else:
             self._next_save_s = self.elapsed_s + self.settings.checkpoint_every_s

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 
 import orjson
 from pydantic import ValidationError
@@ -39,7 +40,9 @@ def _checkpoints(run_dir: RunDir) -> list[Finding]:
         else:
             findings.append(Finding(run_dir.relative(path), True, "every byte as written"))
     for path in sorted(run_dir.checkpoints.glob("*.bad")):
-        findings.append(Finding(run_dir.relative(path), False, "was damaged and is kept aside; remove it when you like"))
+        findings.append(
+            Finding(run_dir.relative(path), False, "was damaged and is kept aside; remove it when you like")
+        )
     return findings
 
 
@@ -60,7 +63,7 @@ def _log(run_dir: RunDir) -> list[Finding]:
     if broken:
         return broken
     steps = [record["step"] for record in merged_records(path) if record["event"] == "step"]
-    wrong = [after for before, after in zip(steps, steps[1:], strict=False) if after <= before]
+    wrong = [after for before, after in pairwise(steps) if after <= before]
     if wrong:
         return [Finding(name, False, f"step records out of order or doubled at step {wrong[0]}")]
     return [Finding(name, True, f"{num_lines} records, {len(steps)} of them step records that count")]

@@ -1,0 +1,135 @@
+"""The harness: runs the real `aae-job` command, interrupts it, and compares what runs leave behind byte for byte."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from job.eventlog import merged_records, read_lines
+from job.rundir import RunDir
+
+COMPARED = (
+    "step",
+    "epoch",
+    "reconstruction_loss",
+    "discriminator_loss",
+    "generator_loss",
+    "d_prior",
+    "d_code",
+    "d_accuracy",
+)
+
+
+def small_settings(**changes: object) -> dict[str, str]:
+    """Variables of a run of some seconds with many log records, lattices and checkpoints."""
+    settings: dict[str, object] = {
+        "run_name": "small",
+        "hidden_dim": 32,
+        "max_steps": 1500,
+        "num_threads": 1,
+        "device": "cpu",
+        "log_every_steps": 7,
+        "lattice_every_steps": 100,
+        "lattice_size": 4,
+        "checkpoint_every_steps": 40,
+        **changes,
+    }
+    return {f"AAE_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What must be byte-equal however a run was interrupted."""
+
+    weights: str
+    lattices: dict[str, str]
+    final_lattice: str
+    steps: list[bytes]
+
+
+class Job:
+    """One run directory and the processes of `aae-job` that work on it."""
+
+    def __init__(self, runs_dir: Path, settings: Mapping[str, str], name: str = "small") -> None:
+        self.run_dir = RunDir(runs_dir / name)
+        self.output = ""
+        self._environment = {**os.environ, "AAE_RUNS_DIR": str(runs_dir), **settings}
+
+    def start(self, *arguments: str, **changes: object) -> "subprocess.Popen[str]":
+        """Start the command and return while it runs."""
+        environment = {**self._environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "job", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def wait(self, process: "subprocess.Popen[str]") -> int:
+        """Wait for the end; returns the exit code and keeps what was printed in `output`."""
+        self.output, _ = process.communicate(timeout=120)
+        return process.returncode
+
+    def run(self, *arguments: str, **changes: object) -> int:
+        """Run the command to its end; returns the exit code."""
+        return self.wait(self.start(*arguments, **changes))
+
+    def interrupt(self, number: signal.Signals, at_step: int, **changes: object) -> int:
+        """Start, send a signal once a log record of `at_step` or later is written, and wait for the end."""
+        process = self.start(**changes)
+        self.wait_for_step(process, at_step)
+        process.send_signal(number)
+        return self.wait(process)
+
+    def wait_for_step(self, process: "subprocess.Popen[str]", step: int) -> None:
+        """Return once this process has logged the step; fails if it ends before."""
+        deadline = time.monotonic() + 60
+        while self._logged_by(process.pid) < step:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, f"no step {step} within 60 s"
+            time.sleep(0.002)
+
+    def _logged_by(self, pid: int) -> int:
+        mine, step = False, -1
+        for record in self.records():
+            if record["event"] in ("started", "resumed"):
+                mine = record["pid"] == pid
+            step = record["step"] if mine else -1
+        return step
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole records of the log, the superseded ones too."""
+        return [orjson.loads(line) for line in read_lines(self.run_dir.events_file)]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The records of one event."""
+        return [record for record in self.records() if record["event"] == name]
+
+    def status(self) -> dict[str, Any]:
+        """The content of status.json."""
+        status: dict[str, Any] = orjson.loads(self.run_dir.status_file.read_bytes())
+        return status
+
+    def traces(self) -> Traces:
+        """What this run has left behind; the run must be finished."""
+        run_dir = self.run_dir
+        steps = [record for record in merged_records(run_dir.events_file) if record["event"] == "step"]
+        return Traces(
+            weights=_digest(run_dir.final_weights),
+            lattices={path.name: _digest(path) for path in sorted(run_dir.lattices.iterdir())},
+            final_lattice=_digest(run_dir.final_lattice),
+            steps=[orjson.dumps({name: record[name] for name in COMPARED}) for record in steps],
+        )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

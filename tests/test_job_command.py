@@ -1,0 +1,237 @@
+"""The real command: starts, stops, resumes, refuses."""
+
+import os
+import random
+import shutil
+import signal
+import stat
+from pathlib import Path
+
+import jsonschema
+import orjson
+import pytest
+from jobs import Job, Traces, small_settings
+from PIL import Image
+
+from job.events import events_schema
+
+TOTAL = 1500
+
+# What a stop by each signal must look like: (exit code, reason in `stopped`).
+POLITE = {
+    signal.SIGINT: (130, "interrupt"),
+    signal.SIGTERM: (75, "terminated"),
+    signal.SIGHUP: (75, "terminated"),
+    signal.SIGUSR1: (75, "terminated"),
+    signal.SIGUSR2: (75, "terminated"),
+}
+
+
+def test_a_run_leaves_all_that_the_run_directory_promises(small_job: Job) -> None:
+    """One command ends with exit code 0, whole results and every due record and picture."""
+    assert small_job.run() == 0, small_job.output
+    run_dir = small_job.run_dir
+    assert sorted(p.name for p in run_dir.final.iterdir()) == ["lattice.png", "summary.json", "weights.safetensors"]
+    assert [r["step"] for r in small_job.events("step")] == list(range(7, TOTAL + 1, 7))
+    assert [r["step"] for r in small_job.events("lattice")] == list(range(100, TOTAL + 1, 100))
+    assert len(list(run_dir.checkpoints.iterdir())) == 3
+    assert run_dir.latest_lattice.read_bytes() == run_dir.lattice_file(TOTAL).read_bytes()
+    status = small_job.status()
+    assert (status["state"], status["exit_code"], status["step"]) == ("finished", 0, TOTAL)
+    for word in ("lattice.png", "weights.safetensors", "events.jsonl", "next:"):
+        assert word in small_job.output
+    assert not list(run_dir.path.rglob(".*.tmp")), "temporaries were left behind"
+    with Image.open(run_dir.final_lattice) as picture:
+        assert (picture.mode, picture.size) == ("L", (4 * 28, 4 * 28))
+        assert picture.text == {"step": "1500", "extent": "1.0", "latent_dim": "2", "mode": "unit"}  # type: ignore[attr-defined]
+
+
+def test_every_record_satisfies_the_printed_schema(small_job: Job) -> None:
+    """A stopped and resumed run's log is strict JSON, line by line, and holds to the schema, times included."""
+    small_job.interrupt(signal.SIGTERM, 200)
+    assert small_job.run() == 0
+    schema = jsonschema.Draft202012Validator(events_schema())
+    lines = small_job.run_dir.events_file.read_bytes().splitlines(keepends=True)
+    for line in lines:
+        assert line.endswith(b"\n")
+        schema.validate(orjson.loads(line))
+    names = {orjson.loads(line)["event"] for line in lines}
+    expected = {"started", "resumed", "step", "lattice", "checkpoint", "signal", "stopped", "finished"}
+    assert names == expected
+    with pytest.raises(jsonschema.ValidationError):
+        schema.validate({**orjson.loads(lines[0]), "surprise": 1})
+
+
+@pytest.mark.parametrize("number", POLITE, ids=lambda n: n.name)
+def test_a_signal_saves_and_stops_and_the_same_command_ends_with_the_same_bytes(
+    number: signal.Signals, small_job: Job, uninterrupted: Traces
+) -> None:
+    """A polite stop at a random moment loses no step and no byte."""
+    exit_code, reason = POLITE[number]
+    assert small_job.interrupt(number, random.randrange(50, 1200)) == exit_code, small_job.output
+    (stopped,) = small_job.events("stopped")
+    status = small_job.status()
+    assert stopped["reason"] == status["reason"] == reason
+    assert (status["state"], status["exit_code"], status["step"]) == ("waiting", exit_code, stopped["step"])
+    assert [r["signal"] for r in small_job.events("signal")] == [number.name]
+    assert small_job.run() == 0, small_job.output
+    (resumed,) = small_job.events("resumed")
+    assert resumed["from_step"] == stopped["step"] > 0
+    assert (resumed["steps_lost"], resumed["seconds_lost"]) == (0, 0)
+    assert small_job.traces() == uninterrupted
+
+
+def test_kills_at_random_moments_cost_at_most_the_checkpoint_interval(small_job: Job, uninterrupted: Traces) -> None:
+    """SIGKILL, again and again, also within a save: the run ends with the same bytes, no record missing or doubled."""
+    for _ in range(4):
+        reached = max((r["step"] for r in small_job.records()), default=0)
+        if reached > TOTAL - 200:
+            break
+        code = small_job.interrupt(signal.SIGKILL, reached + random.randrange(20, 250))
+        assert code == -signal.SIGKILL, small_job.output
+    assert small_job.run() == 0, small_job.output
+    for resumed in small_job.events("resumed"):
+        assert resumed["from_step"] > 0
+        assert 0 <= resumed["steps_lost"] <= 40 + 7
+        assert resumed["previous"] == "was killed"
+    assert small_job.traces() == uninterrupted
+
+
+def test_a_second_ctrl_c_leaves_at_once(small_job: Job, uninterrupted: Traces) -> None:
+    """The second Ctrl-C does not wait for the save, and still nothing is lost but the steps since the last checkpoint."""
+    process = small_job.start(checkpoint_every_steps=400)
+    small_job.wait_for_step(process, 500)
+    os.kill(process.pid, signal.SIGSTOP)  # so that both arrive before the loop can act on the first
+    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGCONT)
+    process.send_signal(signal.SIGINT)
+    assert small_job.wait(process) == 130
+    assert small_job.run() == 0, small_job.output
+    assert small_job.traces() == uninterrupted
+
+
+def test_two_starts_at_once_give_one_writer(small_job: Job, uninterrupted: Traces) -> None:
+    """The second start of a live run is refused by name of the first and changes nothing."""
+    first, second = small_job.start(), small_job.start()
+    codes = {small_job.wait(first): small_job.output, small_job.wait(second): small_job.output}
+    assert sorted(codes) in ([0], [0, 2]), codes
+    if 2 in codes:  # else the first had ended before the second looked
+        assert "is writing this run" in codes[2]
+    assert small_job.traces() == uninterrupted
+
+
+def test_a_live_run_refuses_a_second_writer_by_name(small_job: Job) -> None:
+    """A start beside a long run exits with 2 within seconds and says which process it met."""
+    process = small_job.start(max_steps=1_000_000)
+    small_job.wait_for_step(process, 50)
+    assert small_job.run(max_steps=1_000_000) == 2
+    assert f"process {process.pid} on host" in small_job.output
+    process.send_signal(signal.SIGTERM)
+    assert small_job.wait(process) == 75
+    assert {r["segment"] for r in small_job.records()} == {1}
+
+
+def test_a_finished_run_says_so_and_goes_on_with_a_larger_total(small_job: Job, uninterrupted: Traces) -> None:
+    """The same command says finished; with a larger total it ends as if it had been started with that total."""
+    assert small_job.run(max_steps=700) == 0
+    before = small_job.run_dir.status_file.read_bytes()
+    assert small_job.run(max_steps=700) == 0
+    assert "finished already" in small_job.output
+    assert small_job.run_dir.status_file.read_bytes() == before
+    assert small_job.run(max_steps=300) == 2
+    assert "has done 700 steps" in small_job.output
+    assert small_job.interrupt(signal.SIGTERM, 900) == 75
+    assert not small_job.run_dir.final.exists()
+    assert small_job.run() == 0
+    assert small_job.events("resumed")[0]["changed"] == {"max_steps": [700, 1500]}
+    assert small_job.traces() == uninterrupted
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint_costs_one_interval(small_job: Job, uninterrupted: Traces) -> None:
+    """The damage is found, told, kept aside and survived; `verify` finds it too."""
+    small_job.interrupt(signal.SIGTERM, 300)
+    newest = small_job.run_dir.checkpoint_file(small_job.status()["step"])
+    content = bytearray(newest.read_bytes())
+    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    newest.write_bytes(content)
+    assert small_job.run("verify", str(small_job.run_dir.path)) == 1
+    assert f"DAMAGE  checkpoints/{newest.name}" in small_job.output
+    assert small_job.run() == 0, small_job.output
+    (warning,) = small_job.events("warning")
+    assert warning["reason"] == "bad_checkpoint"
+    assert newest.with_name(newest.name + ".bad").read_bytes() == content
+    assert small_job.events("resumed")[0]["steps_lost"] > 0
+    assert small_job.traces() == uninterrupted
+
+
+def test_no_readable_checkpoint_is_never_a_silent_fresh_start(small_job: Job) -> None:
+    """Where there has been a checkpoint and none is left, the run ends with exit code 3 and a verdict, every time."""
+    small_job.interrupt(signal.SIGTERM, 100)
+    shutil.rmtree(small_job.run_dir.checkpoints)
+    for _ in range(2):
+        assert small_job.run() == 3
+        assert "though there has been one" in small_job.output
+        assert (small_job.status()["state"], small_job.status()["reason"]) == ("failed", "no_checkpoint")
+
+
+def test_mistakes_are_named_all_at_once_and_nothing_is_written(tmp_path: Path) -> None:
+    """Two mistakes in two places: exit code 2, both told with the nearest name, no file."""
+    job = Job(tmp_path / "runs", {"AAE_BATCHSIZE": "10", "AAE_LATENT_DIM": "0"})
+    assert job.run("--sed", "3") == 2
+    for word in ("AAE_BATCH_SIZE?", "AAE_LATENT_DIM=0", "--seed?", "3 mistakes", "nothing was written"):
+        assert word in job.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["with space", "quote'\"$HOME`x`", "üñï", "-dash", "a;b&c|d"])
+def test_awkward_paths_work(tmp_path: Path, name: str) -> None:
+    """Folders with spaces, quotes, dollars, dashes and non-ASCII names hold runs like any other."""
+    folder = tmp_path / name
+    folder.mkdir()
+    job = Job(folder, small_settings(max_steps=20))
+    assert job.run() == 0, job.output
+    picture = folder / "random.png"
+    assert job.run("sample", str(job.run_dir.path), "--random", "10", f"--out={picture}") == 0, job.output
+    with Image.open(picture) as image:
+        assert image.size == (4 * 28, 4 * 28)
+    assert job.run("verify", str(job.run_dir.path)) == 0, job.output
+
+
+def test_an_unwritable_runs_dir_is_refused_in_one_message(tmp_path: Path) -> None:
+    """What cannot be written is told with its path and what to do; no traceback."""
+    if os.geteuid() == 0:
+        (tmp_path / "runs").write_text("a file where the folder should be")
+    else:
+        (tmp_path / "runs").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
+    job = Job(tmp_path / "runs", small_settings())
+    assert job.run() == 2
+    assert "set AAE_RUNS_DIR" in job.output
+    assert "Traceback" not in job.output
+
+
+def test_a_missing_data_set_is_told_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+    """Nothing is downloaded while training; the message gives the command that does."""
+    job = Job(tmp_path / "runs", small_settings(dataset="mnist", data_dir=tmp_path / "data"))
+    assert job.run() == 2
+    assert "aae-job fetch --dataset mnist" in job.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sample_repeats_the_final_lattice(small_job: Job, tmp_path: Path) -> None:
+    """`sample` draws the very picture that the run drew, from the weights alone, and from a checkpoint before the end."""
+    small_job.interrupt(signal.SIGTERM, 120)
+    out = tmp_path / "sample.png"
+    assert small_job.run("sample", "small", "--out", str(out)) == 0, small_job.output
+    assert f"step {small_job.status()['step']}" in small_job.output
+    assert small_job.run() == 0
+    assert small_job.run("sample", "small", "--out", str(out)) == 0, small_job.output
+    assert out.read_bytes() == small_job.run_dir.final_lattice.read_bytes()
+
+
+def test_a_diverging_run_ends_with_a_verdict(tmp_path: Path) -> None:
+    """A loss that is not a finite number ends the run with exit code 3; what is broken is never saved."""
+    job = Job(tmp_path, small_settings(encoder_lr="1e30", decoder_lr="1e30", max_steps=100))
+    assert job.run() == 3, job.output
+    assert job.status()["reason"] == "nonfinite_loss"
+    assert job.events("failed")[0]["exit_code"] == 3
+    assert all(orjson.loads(line) for line in job.run_dir.events_file.read_bytes().splitlines())
