@@ -4,7 +4,7 @@ Each backward pass names the parameters it is for, so that no phase computes or 
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,9 @@ class Phases:
         return torch.stack([reconstruction, discrimination, generation, *probabilities, accuracy]).detach()
 
     def _precision(self) -> AbstractContextManager[None]:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16")
+        if self._settings.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16)
 
     def _update(self, loss: Tensor, *names: str) -> None:
         optimizers = [self.optimizers[name] for name in names]

@@ -157,7 +157,9 @@ class Run:
 
     def _fail(self, error: BaseException) -> None:
         exit_code = error.exit_code if isinstance(error, AaeError) else 1
-        reason = error.reason if isinstance(error, HopelessError) else "exception"
+        reason = "refused" if isinstance(error, UsageError) else "exception"
+        if isinstance(error, HopelessError):
+            reason = error.reason
         text = str(error) if isinstance(error, AaeError) else f"{type(error).__name__}: {error}"
         step = self._heartbeat.progress().get("step", self._heartbeat.status.step)
         self.log.write("failed", step=step, reason=reason, error=text, exit_code=exit_code)

@@ -1,0 +1,124 @@
+"""One writer a run: who may take over, when, and what a process that was taken over may still do."""
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from job import claim
+from job.claim import Owner, claim_run
+from job.errors import TakenOverError
+from job.rundir import RunDir
+from job.status import Heartbeat, Status
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """An empty run directory, with short waits."""
+    monkeypatch.setattr(claim, "TAKEOVER_S", 1.0)
+    monkeypatch.setattr(claim, "POLL_S", 0.02)
+    return RunDir(tmp_path)
+
+
+def _elsewhere(**changes: object) -> Owner:
+    return Owner.this_process().model_copy(update={"host": "elsewhere", **changes})
+
+
+def test_a_released_claim_is_taken_at_once(run_dir: RunDir) -> None:
+    """Every orderly end releases; the next start does not wait, whoever it is."""
+    first = claim_run(run_dir, _elsewhere())
+    first.release()
+    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).segment == 2
+
+
+def test_a_dead_process_of_this_host_is_taken_over_at_once(run_dir: RunDir) -> None:
+    """No such process, or another process under its number."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    claim_run(run_dir, Owner.this_process().model_copy(update={"pid": gone.pid}))
+    second = claim_run(run_dir, Owner.this_process().model_copy(update={"process_start": "1"}), tell=pytest.fail)
+    assert second.segment == 2
+    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).segment == 3
+
+
+def test_a_zombie_is_dead(run_dir: RunDir) -> None:
+    """A process that has ended but was not waited for writes no more."""
+    zombie = subprocess.Popen(["true"])
+    owner = Owner.this_process().model_copy(update={"pid": zombie.pid})
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    claim_run(run_dir, owner)
+    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).segment == 2
+    zombie.wait()
+
+
+def test_a_later_start_of_the_same_job_takes_over_at_once(run_dir: RunDir) -> None:
+    """The scheduler never runs two starts of one job; another job's claim is no such proof."""
+    claim_run(run_dir, _elsewhere(job_id="5", restart_count=1))
+    told: list[str] = []
+    assert claim_run(run_dir, Owner.this_process("5", 2), tell=told.append).segment == 2
+    assert not told
+    claim_run(run_dir, _elsewhere(job_id="6", restart_count=0), tell=told.append)
+    assert told, "job 6 must look for a sign of life of job 5"
+
+
+def test_a_holder_that_shows_life_is_named_and_left_alone(run_dir: RunDir) -> None:
+    """A heartbeat that changes means that somebody writes: the second start ends with exit code 2."""
+    claim_run(run_dir, _elsewhere(pid=4242, job_id="77"))
+    heartbeat = Heartbeat(run_dir, Status(state="running", total_steps=9, segment=1))
+    heartbeat.write()
+    beat = threading.Timer(0.2, heartbeat.write)
+    beat.start()
+    with pytest.raises(TakenOverError, match="process 4242 on host elsewhere, job 77 is writing") as caught:
+        claim_run(run_dir, Owner.this_process())
+    beat.join()
+    assert caught.value.exit_code == 2
+    assert not run_dir.claim_file(2).exists()
+
+
+def test_a_holder_whose_heartbeat_stands_still_is_taken_over_and_fenced_off(run_dir: RunDir) -> None:
+    """After the wait the run is taken; the old process, should it wake, can write nothing any more."""
+    first = claim_run(run_dir, _elsewhere())
+    run_dir.fence = first.check
+    heartbeat = Heartbeat(run_dir, Status(state="running", total_steps=9, segment=1))
+    heartbeat.write()
+    told: list[str] = []
+    assert claim_run(RunDir(run_dir.path), Owner.this_process(), tell=told.append).segment == 2
+    assert len(told) == 1
+    before = run_dir.status_file.read_bytes()
+    taken_over = pytest.raises(TakenOverError, match="segment 2 has taken this run over")
+    with taken_over:
+        heartbeat.write()
+    with taken_over:
+        run_dir.replace(run_dir.final_weights, b"")
+    with taken_over:
+        first.release()
+    assert run_dir.status_file.read_bytes() == before
+    assert not run_dir.final_weights.exists()
+
+
+def test_of_many_starts_at_once_one_wins(run_dir: RunDir) -> None:
+    """Exclusive creation decides, without a lock; the others see the winner live."""
+    outcomes: list[int | None] = []
+
+    def start(number: int) -> None:
+        own = RunDir(run_dir.path)
+        try:
+            won = claim_run(own, _elsewhere(pid=number, boot_id=str(number)))
+        except TakenOverError:
+            outcomes.append(None)
+        else:
+            outcomes.append(won.segment)
+            beat = Heartbeat(own, Status(state="running", total_steps=9, segment=won.segment))
+            for _ in range(40):
+                beat.write()
+                done.wait(0.05)
+
+    done = threading.Event()
+    threads = [threading.Thread(target=start, args=(i,)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes, key=str) == [1] + [None] * 11

@@ -1,0 +1,46 @@
+"""What is tested is the installed package, with all that it needs inside."""
+
+import subprocess
+import sys
+from importlib.metadata import distribution
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import job
+from job.datasets import NUM_TRAINING_IMAGES
+
+
+def test_the_tests_run_against_the_installed_wheel() -> None:
+    """Not against the source tree, where a file that the wheel lacks would not be missed."""
+    if (distribution("aae-job").read_text("direct_url.json") or "").find('"editable": true') >= 0:
+        pytest.skip("an editable install: a developer's; tests/run tests the wheel")
+    assert "site-packages" in Path(job.__file__).parts
+
+
+@pytest.mark.parametrize("package", ["aae", "job", "slurm"])
+def test_every_package_is_typed(package: str) -> None:
+    """py.typed tells type checkers of other projects."""
+    assert files(package).joinpath("py.typed").is_file()
+
+
+def test_the_embedded_digits_are_whole_with_their_notice() -> None:
+    """12,000 digits with labels, 10,000 of them for training, and where they come from."""
+    import numpy as np
+
+    with files("job").joinpath("digits", "digits.npz").open("rb") as file, np.load(file) as arrays:
+        assert arrays["images"].shape == (12_000, 28, 28)
+        assert arrays["labels"][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # MNIST's well-known beginning
+        assert sorted(set(arrays["labels"].tolist())) == list(range(10))
+    assert NUM_TRAINING_IMAGES["digits"] == 10_000
+    assert "LeCun" in files("job").joinpath("digits", "NOTICE").read_text()
+
+
+@pytest.mark.parametrize("command", [[], ["fetch"], ["sample"], ["verify"], ["events-schema"]])
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+    """--help shows what to type."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "job", *command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "example:\n  aae-job" in shown.stdout or "example:\n  AAE_" in shown.stdout

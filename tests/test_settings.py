@@ -1,0 +1,189 @@
+"""Settings: where they come from, what is refused, and which of them make a run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from job.errors import SettingsError, UsageError
+from job.machine import allotted_cpus, choose_device
+from job.record import Record, plan_start
+from job.rundir import RunDir
+from job.settings import FREE, TOTAL, Settings
+from job.sources import Configuration, read_configuration
+
+
+def test_a_flag_wins_over_the_environment_over_the_env_file_over_the_default(tmp_path: Path) -> None:
+    """Each setting comes from the highest layer that names it, and its source is recorded."""
+    env_file = tmp_path / "a b.env"
+    env_file.write_text("# a comment\nAAE_SEED=1\nAAE_EPOCHS=2\nexport AAE_BATCH_SIZE='3'\nOTHER=x\n")
+    configuration = read_configuration({"seed": "5"}, env_file, {"AAE_SEED": "4", "AAE_EPOCHS": "6", "AAE_DEVICE": ""})
+    settings, sources = configuration.settings, configuration.sources
+    assert (settings.seed, settings.epochs, settings.batch_size, settings.device) == (5, 6, 3, "auto")
+    named = {name: source for name, source in sources.items() if source != "default"}
+    assert named == {"seed": "flag", "epochs": "environment", "batch_size": "env-file"}
+    assert set(sources) == set(Settings.model_fields)
+
+
+def test_no_env_file_is_read_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `.env` in the working directory changes nothing."""
+    (tmp_path / ".env").write_text("AAE_SEED=77\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_configuration(environment={}).settings.seed == 0
+
+
+def test_every_mistake_is_told_with_name_value_place_and_what_is_allowed(tmp_path: Path) -> None:
+    """Mistakes of all layers come in one error; unknown names come with the nearest real one."""
+    env_file = tmp_path / "x.env"
+    env_file.write_text("AAE_LATENTDIM=3\nAAE_PRIOR_STD=-1\n")
+    with pytest.raises(SettingsError) as caught:
+        read_configuration(
+            {"seed": "x"}, env_file, {"AAE_KEEP_CHECKPOINTS": "1", "aae_epochs": "3", "AAE_ENCODER_LR": "nan"}
+        )
+    text = str(caught.value)
+    assert len(caught.value.mistakes) == 6
+    for part in (
+        "AAE_LATENTDIM=3 (env-file): not a setting; did you mean AAE_LATENT_DIM?",
+        "aae_epochs=3 (environment): not a setting; did you mean AAE_EPOCHS?",
+        "AAE_PRIOR_STD=-1 (env-file): input should be greater than 0",
+        "AAE_KEEP_CHECKPOINTS=1 (environment): input should be greater than or equal to 2",
+        "AAE_ENCODER_LR=nan (environment): input should be",
+        "AAE_SEED=x (--seed): input should be a valid integer",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "a b", "é", "x" * 121, ".."])
+def test_names_that_would_not_survive_a_path_or_a_shell_are_refused(name: str) -> None:
+    """Run names are plain; an empty one counts as not given."""
+    if name == "":
+        assert read_configuration(environment={"AAE_RUN_NAME": ""}).settings.run_name is None
+        return
+    with pytest.raises(SettingsError, match="AAE_RUN_NAME"):
+        read_configuration(environment={"AAE_RUN_NAME": name})
+
+
+@pytest.mark.parametrize("path", ["a%jb", "a\nb", "a\x07b"])
+def test_paths_that_a_batch_script_cannot_carry_are_refused(path: str) -> None:
+    """Slurm expands % and cannot carry control characters."""
+    with pytest.raises(SettingsError, match="AAE_RUNS_DIR"):
+        read_configuration(environment={"AAE_RUNS_DIR": path})
+
+
+def test_a_batch_larger_than_the_data_set_is_refused() -> None:
+    """Such an epoch would have no step at all."""
+    with pytest.raises(SettingsError, match="AAE_BATCH_SIZE=10001: digits has only 10000"):
+        read_configuration(environment={"AAE_BATCH_SIZE": "10001"})
+
+
+def test_the_default_name_is_made_of_what_makes_the_run_and_of_no_time() -> None:
+    """Names are pinned: a new version must find the runs of an old one. Free settings and the total do not enter."""
+    assert Settings().name == "digits-2d-seed0-44136fa3"
+    assert Settings(latent_dim=8, seed=3, prior_std=5).name == "digits-8d-seed3-22e00b60"
+    same = Settings(runs_dir=Path("/x"), device="cpu", epochs=7, max_steps=3, log_every_steps=1, lattice_size=3)
+    assert same.name == Settings().name
+    assert Settings(hidden_dim=999).name != Settings().name
+    assert Settings().runs_dir == Path.cwd() / "runs"
+
+
+def test_every_setting_is_fixed_free_or_part_of_the_total() -> None:
+    """The two lists name real settings; whatever is in neither is fixed, so nothing new is free by accident."""
+    assert set(Settings.model_fields) > FREE | TOTAL
+    assert set(Settings().fixed) == {
+        *("dataset", "latent_dim", "hidden_dim", "prior_std", "batch_size", "seed", "precision", "deterministic"),
+        *("encoder_lr", "decoder_lr", "generator_lr", "discriminator_lr"),
+    }
+
+
+OTHER_VALUES: dict[str, object] = {
+    "runs_dir": None,
+    "run_name": None,
+    "data_dir": "/elsewhere",
+    "device": "cpu",
+    "num_threads": 7,
+    "log_every_steps": 3,
+    "checkpoint_every_s": 9,
+    "checkpoint_every_steps": 4,
+    "keep_checkpoints": 9,
+    "lattice_every_steps": 5,
+    "lattice_size": 6,
+    "lattice_extent": 2.5,
+    "epochs": 31,
+    "max_steps": 5000,
+    "dataset": "mnist",
+    "latent_dim": 3,
+    "hidden_dim": 10,
+    "prior_std": 2.0,
+    "batch_size": 10,
+    "seed": 1,
+    "precision": "bfloat16",
+    "deterministic": False,
+    "encoder_lr": 1e-3,
+    "decoder_lr": 1e-3,
+    "generator_lr": 1e-3,
+    "discriminator_lr": 1e-3,
+}
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_on_resume_fixed_settings_are_refused_and_free_ones_taken(name: str, tmp_path: Path) -> None:
+    """Each setting, changed on an existing run: refused with old and new value, or accepted and listed as changed."""
+    run_dir = RunDir(tmp_path / "r")
+    settings = Settings(runs_dir=tmp_path, run_name="r")
+    sources = dict.fromkeys(Settings.model_fields, "default")
+    Record.of(settings, sources).write(run_dir)
+    value = OTHER_VALUES[name]
+    if value is None:
+        return  # where a run lies is not a property of it: a run may be moved
+    other = Settings(**{**settings.model_dump(), name: value})
+    if name in FREE | TOTAL:
+        plan = plan_start(run_dir, Configuration(other, sources))
+        assert list(plan.changed) == [name]
+        assert getattr(plan.settings, name) == getattr(other, name)
+    else:
+        with pytest.raises(UsageError, match=f"AAE_{name.upper()} is {getattr(settings, name)} in settings.json, now"):
+            plan_start(run_dir, Configuration(other, sources))
+
+
+def test_the_number_of_threads_is_kept_once_it_is_known(tmp_path: Path) -> None:
+    """A resume without AAE_NUM_THREADS takes the first start's number, not that of the node it landed on."""
+    run_dir = RunDir(tmp_path / "r")
+    settings = Settings(runs_dir=tmp_path, run_name="r")
+    sources = dict.fromkeys(Settings.model_fields, "default")
+    Record.of(settings.model_copy(update={"num_threads": 3}), sources).write(run_dir)
+    plan = plan_start(run_dir, Configuration(settings, sources))
+    assert (plan.settings.num_threads, plan.changed) == (3, {})
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    """Somebody's files are not mixed with a run's."""
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "thesis.tex").write_text("")
+    with pytest.raises(UsageError, match="no run directory"):
+        plan_start(RunDir(tmp_path / "r"), read_configuration(environment={"AAE_RUN_NAME": "r"}))
+
+
+def test_the_allotted_cpus_are_the_least_that_anyone_grants() -> None:
+    """Slurm's number counts when it is smaller than the affinity, and CPUS_PER_TASK goes before CPUS_ON_NODE."""
+    here = len(os.sched_getaffinity(0))
+    assert 1 <= allotted_cpus({}) <= here
+    assert allotted_cpus({"SLURM_CPUS_PER_TASK": "1", "SLURM_CPUS_ON_NODE": "64"}) == 1
+    assert allotted_cpus({"SLURM_CPUS_ON_NODE": "1"}) == 1
+    assert allotted_cpus({"SLURM_CPUS_ON_NODE": "4096"}) == allotted_cpus({})
+
+
+def test_an_allocation_with_a_gpu_that_torch_does_not_see_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three days on a CPU by accident are worse than an error; AAE_DEVICE=cpu says that it is meant."""
+    import torch
+
+    from job.errors import HopelessError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_STEP_GPUS": "0"}
+    with pytest.raises(HopelessError, match=r"names GPU 0.*AAE_DEVICE=cpu"):
+        choose_device("auto", allocation)
+    with pytest.raises(HopelessError, match="AAE_DEVICE=cuda asks"):
+        choose_device("cuda", {})
+    assert choose_device("cpu", allocation).type == "cpu"
+    assert choose_device("auto", {"SLURM_JOB_ID": "7"}).type == "cpu"
+    assert choose_device("auto", {"CUDA_VISIBLE_DEVICES": "0"}).type == "cpu"
