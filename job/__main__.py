@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(arguments: list[str]) -> int:
     """Train: start, resume, or say that the run is finished."""
-    configuration = read_configuration_from(_train_parser(), arguments)
+    _, configuration = read_configuration_from(_train_parser(), arguments)
     settings = configuration.settings
     check_dataset(settings.dataset, settings.data_dir)
     run_dir = RunDir(settings.run_dir)
@@ -70,9 +70,9 @@ def _train_visibly(run: Run, stop: SignalStop) -> StopReason | None:
 
 
 def _leave(run: Run, stop: SignalStop, reason: StopReason) -> int:
-    assert stop.signal is not None
     exit_code = EXIT_INTERRUPTED if reason == "interrupt" else EXIT_RESUMABLE
-    verdict = f"{stop.signal.name} at step {run.trainer.step:,} of {run.settings.total_steps:,}: saved, nothing is lost"
+    cause = "cancel mark" if stop.signal is None or reason == "cancel" else stop.signal.name
+    verdict = f"{cause} at step {run.trainer.step:,} of {run.settings.total_steps:,}: saved, nothing is lost"
     run.leave(reason, verdict, exit_code)
     print(f"stopped by {verdict}; the same command goes on from there")
     return exit_code

@@ -98,7 +98,7 @@ def claim_run(run_dir: RunDir, owner: Owner, tell: Callable[[str], None] = lambd
         if segment > 0:
             _wait_for_end(run_dir, segment, owner, tell)
         try:
-            _create(run_dir.claim_file(segment + 1), owner.model_dump_json().encode())
+            create_exclusively(run_dir.claim_file(segment + 1), owner.model_dump_json().encode())
         except FileExistsError:
             continue
         return Claim(run_dir, segment + 1, owner)
@@ -106,7 +106,7 @@ def claim_run(run_dir: RunDir, owner: Owner, tell: Callable[[str], None] = lambd
 
 def _wait_for_end(run_dir: RunDir, segment: int, owner: Owner, tell: Callable[[str], None]) -> None:
     """Return when the holder of `segment` writes no more or a newer claim appears; raise if it shows life."""
-    holder = _read(run_dir.claim_file(segment))
+    holder = read_owner(run_dir.claim_file(segment))
     before = read_status(run_dir)
     deadline = time.monotonic() + TAKEOVER_S
     told = False
@@ -123,10 +123,11 @@ def _wait_for_end(run_dir: RunDir, segment: int, owner: Owner, tell: Callable[[s
             tell(f"waiting up to {TAKEOVER_S:.0f} s for a sign of life of {holder or 'the last segment'}")
             told = True
         time.sleep(POLL_S)
-        holder = _read(run_dir.claim_file(segment))
+        holder = read_owner(run_dir.claim_file(segment))
 
 
-def _create(path: Path, content: bytes) -> None:
+def create_exclusively(path: Path, content: bytes) -> None:
+    """Create a file that must not exist; raises FileExistsError. Of several at once, on any machine, one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -136,7 +137,7 @@ def _create(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _read(path: Path) -> Owner | None:
+def read_owner(path: Path) -> Owner | None:
     """The owner of a claim; None if the file is gone or its writer was killed before it had written."""
     try:
         return Owner.model_validate_json(path.read_bytes())

@@ -19,7 +19,7 @@ def fetch(arguments: list[str]) -> int:
         "aae-job fetch --dataset mnist --data-dir data",
     )
     add_settings(parser, ("dataset", "data_dir"))
-    settings = read_configuration_from(parser, arguments).settings
+    settings = read_configuration_from(parser, arguments)[1].settings
     if settings.dataset == "digits":
         print("digits is part of this package: nothing to fetch (mnist, fashion-mnist and kmnist are downloaded)")
         return EXIT_FINISHED

@@ -42,7 +42,7 @@ class Resumed(_Start):
     previous: str = Field(description="How the segment before ended, in words.")
     steps_lost: int = Field(ge=0, description="Steps known to have been done after from_step, which are done again.")
     seconds_lost: float = Field(ge=0, description="Seconds from that checkpoint to the last sign of life, if killed.")
-    changed: dict[str, Any] = Field(description="Settings changed since the last start: {name: [old, new]}.")
+    changed: dict[str, Any] = Field(description="Settings changed since that checkpoint: {name: [old, new]}.")
 
 
 class Step(Event):

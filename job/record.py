@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from job.errors import UsageError
 from job.machine import versions
 from job.rundir import RunDir
-from job.settings import FREE, TOTAL, Settings
+from job.settings import Settings
 from job.sources import Configuration, variable
-from job.status import Status, read_status
+from job.status import read_status
 
 FORMAT = 1
 
@@ -30,13 +30,14 @@ class Record(BaseModel):
     source_revision: str | None
 
     @classmethod
-    def of(cls, settings: Settings, sources: dict[str, str]) -> "Record":
+    def of(cls, configuration: Configuration) -> "Record":
         """The record of a new run."""
+        settings = configuration.settings
         return cls(
             format=FORMAT,
-            settings=settings.model_dump(mode="json"),
-            sources=sources,
-            slurm={},
+            settings=settings.model_copy(update={"run_name": settings.name}).model_dump(mode="json"),
+            sources=configuration.sources,
+            slurm=configuration.allocation.model_dump(mode="json"),
             versions=versions(),
             source_revision=source_revision(),
         )
@@ -49,16 +50,15 @@ class Record(BaseModel):
 class Plan(BaseModel):
     """What a start is going to do, found out before anything is written.
 
-    `changed` holds the settings that differ from the last start: {name: [old, new]}.
+    `is_changed` tells that settings.json has to be written anew.
     """
 
     model_config = ConfigDict(frozen=True)
 
     record: Record
     settings: Settings
-    is_new: bool
+    is_changed: bool
     is_finished: bool
-    changed: dict[str, tuple[Any, Any]]
 
 
 def read_record(run_dir: RunDir) -> Record | None:
@@ -98,16 +98,47 @@ def recorded_settings(record: Record, run_dir: RunDir) -> Settings:
 
 def plan_start(run_dir: RunDir, configuration: Configuration) -> Plan:
     """Compare what is asked with what the run is; raises UsageError, naming each difference, if it is another run."""
-    wanted = configuration.settings
+    wanted = Record.of(configuration)
+    stored = read_record(run_dir)
+    if stored is None:
+        _refuse_foreign_folder(run_dir)
+        return Plan(record=wanted, settings=recorded_settings(wanted, run_dir), is_changed=True, is_finished=False)
+    settings = _settings_on_resume(run_dir, recorded_settings(stored, run_dir), recorded_settings(wanted, run_dir))
+    values = settings.model_dump(mode="json")
+    if (values, wanted.slurm) == (stored.settings, stored.slurm):
+        record = stored
+    else:
+        record = stored.model_copy(update={"settings": values, "slurm": wanted.slurm, "sources": wanted.sources})
+    return _plan(run_dir, record, settings, is_changed=record is not stored)
+
+
+def plan_recorded(run_dir: RunDir) -> Plan:
+    """Go on with a run as its settings.json says, whatever the environment holds; raises UsageError if there is none."""
     record = read_record(run_dir)
     if record is None:
-        _refuse_foreign_folder(run_dir)
-        new = wanted.model_copy(update={"run_name": wanted.name})
-        return Plan(
-            record=Record.of(new, configuration.sources), settings=new, is_new=True, is_finished=False, changed={}
-        )
+        raise UsageError(f"{run_dir.path} holds no settings.json; submit the run again")
+    return _plan(run_dir, record, recorded_settings(record, run_dir), is_changed=False)
 
-    stored = recorded_settings(record, run_dir)
+
+def _plan(run_dir: RunDir, record: Record, settings: Settings, *, is_changed: bool) -> Plan:
+    status = read_status(run_dir)
+    steps_done = status.step if status is not None else 0
+    if settings.total_steps < steps_done:
+        raise UsageError(
+            f"{run_dir.path} has done {steps_done} steps, more than the {settings.total_steps} that "
+            f"AAE_{'MAX_STEPS' if settings.max_steps else 'EPOCHS'} asks for; set it to at least that, "
+            "or take another AAE_RUN_NAME"
+        )
+    is_finished = status is not None and status.state == "finished" and run_dir.final_summary.is_file()
+    return Plan(
+        record=record,
+        settings=settings,
+        is_changed=is_changed,
+        is_finished=is_finished and steps_done == settings.total_steps,
+    )
+
+
+def _settings_on_resume(run_dir: RunDir, stored: Settings, wanted: Settings) -> Settings:
     differences = [
         f"  {variable(name)} is {stored.fixed[name]} in {run_dir.settings_file.name}, now {value}"
         for name, value in wanted.fixed.items()
@@ -124,20 +155,7 @@ def plan_start(run_dir: RunDir, configuration: Configuration) -> Plan:
             )
         )
     # Filled in by the first start and kept, since another number of threads gives other sums.
-    num_threads = wanted.num_threads or stored.num_threads
-    settings = wanted.model_copy(update={"run_name": wanted.name, "num_threads": num_threads})
-    before, after = stored.model_dump(mode="json"), settings.model_dump(mode="json")
-    changed = {name: (before[name], after[name]) for name in sorted(FREE | TOTAL) if before[name] != after[name]}
-    status = read_status(run_dir)
-    _refuse_shorter_total(run_dir, settings, status)
-    finished = status is not None and status.state == "finished" and run_dir.final_summary.is_file()
-    return Plan(
-        record=record.model_copy(update={"settings": after, "sources": configuration.sources}) if changed else record,
-        settings=settings,
-        is_new=False,
-        is_finished=finished and status is not None and status.step >= settings.total_steps,
-        changed=changed,
-    )
+    return wanted.model_copy(update={"num_threads": wanted.num_threads or stored.num_threads})
 
 
 def _refuse_foreign_folder(run_dir: RunDir) -> None:
@@ -147,15 +165,6 @@ def _refuse_foreign_folder(run_dir: RunDir) -> None:
         raise UsageError(
             f"{run_dir.path} holds files but no settings.json: it is no run directory; "
             "take another AAE_RUN_NAME, or move that folder away"
-        )
-
-
-def _refuse_shorter_total(run_dir: RunDir, settings: Settings, status: Status | None) -> None:
-    if status is not None and settings.total_steps < status.step:
-        raise UsageError(
-            f"{run_dir.path} has done {status.step} steps, more than the {settings.total_steps} that "
-            f"AAE_{'MAX_STEPS' if settings.max_steps else 'EPOCHS'} asks for; set it to at least that, "
-            "or take another AAE_RUN_NAME"
         )
 
 

@@ -3,23 +3,25 @@
 import contextlib
 import os
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
-
+from job.cancel import remove_mark
 from job.claim import Owner, claim_run
 from job.errors import EXIT_FINISHED, AaeError, HopelessError, TakenOverError, UsageError
-from job.eventlog import EventLog, last_record, read_lines
+from job.eventlog import EventLog, read_lines
 from job.events import StopReason
 from job.machine import allotted_cpus, choose_device, device_name, versions
 from job.outbox import Outbox
 from job.record import Plan
+from job.resume import Past, changed_settings, inexactness, look_back
 from job.rundir import RunDir
 from job.status import Heartbeat, State, Status, read_status
 
 if TYPE_CHECKING:
+    import torch
+
     from job.trainer import Stop, Trainer
 
 
@@ -50,6 +52,7 @@ class Run:
             self._heartbeat = Heartbeat(self.run_dir, self._first_status())
             self._heartbeat.start()
             self.run_dir.clear_temporaries()
+            remove_mark(self.run_dir)
             self._write_record()
             self._outbox = Outbox(self.run_dir)
         except OSError as error:
@@ -62,7 +65,7 @@ class Run:
     def _write_record(self) -> None:
         if self.settings.num_threads is None:
             self.settings = self.settings.model_copy(update={"num_threads": allotted_cpus()})
-        if self._plan.is_new or self._plan.changed or self.settings != self._plan.settings:
+        if self._plan.is_changed or self.settings != self._plan.settings:
             values = self.settings.model_dump(mode="json")
             self._plan.record.model_copy(update={"settings": values}).write(self.run_dir)
 
@@ -98,19 +101,21 @@ class Run:
         self.trainer = Trainer(settings, batches, device, self.run_dir, self._outbox, self.log)
         known_step = self._before.checkpoint_step if self._before else None
         state, bad = checkpoint.load_newest(self.run_dir, known_step)
+        past = look_back(self.run_dir, self._before, state)
         if state is not None:
             self._write_carried(state["pending"])
             self.trainer.restore(state)
         self._heartbeat.progress = self.trainer.progress
-        self._write_start(device_name(device), state)
+        self._write_start(device, state, past)
         for error in bad:
             self.warn("bad_checkpoint", str(error))
-        if state is not None:
-            self._warn_of_inexactness(state, device.type)
         self.run_dir.remove_folder(self.run_dir.final)
 
     def train(self, stop: "Stop") -> StopReason | None:
-        """Train until the total (None) or until `stop` answers a reason; everything is then saved. May be called again."""
+        """Train until the total (None) or until `stop` answers a reason; everything is then saved. May be called again.
+
+        A cancel mark in the run directory is a reason too, found at the next heartbeat, and goes before any other.
+        """
 
         def ask() -> StopReason | None:
             if self._heartbeat.error is not None:
@@ -118,7 +123,10 @@ class Run:
             if self._heartbeat.status.checkpoint_step != self.trainer.saved_step:
                 with contextlib.suppress(OSError):
                     self._heartbeat.write()
-            return stop()
+            reason = stop()
+            if (reason or self._heartbeat.cancelled) and self.run_dir.cancel_mark.exists():
+                return "cancel"
+            return reason
 
         return self.trainer.train(ask)
 
@@ -131,9 +139,9 @@ class Run:
         self._end("finished", "finished", f"finished all {self.trainer.step} steps", EXIT_FINISHED)
 
     def leave(self, reason: StopReason, verdict: str, exit_code: int) -> None:
-        """Write `stopped` and leave the run waiting; everything has been saved by `train`."""
+        """Write `stopped` and leave the run waiting, or cancelled; everything has been saved by `train`."""
         self.log.write("stopped", step=self.trainer.step, reason=reason)
-        self._end("waiting", reason, verdict, exit_code)
+        self._end("cancelled" if reason == "cancel" else "waiting", reason, verdict, exit_code)
 
     def warn(self, reason: str, message: str) -> None:
         """Tell the user and the log of something that training goes on in spite of."""
@@ -178,11 +186,13 @@ class Run:
             elif content not in present:
                 self._outbox.append(content)
 
-    def _write_start(self, device: str, state: dict[str, Any] | None) -> None:
+    def _write_start(self, device: "torch.device", state: dict[str, Any] | None, past: Past) -> None:
+        settings, step = self.settings, self.trainer.step
+        where = f"on {device_name(device)}, {settings.num_threads} threads"
         start = {
-            "total_steps": self.settings.total_steps,
-            "device": device,
-            "num_threads": self.settings.num_threads,
+            "total_steps": settings.total_steps,
+            "device": device_name(device),
+            "num_threads": settings.num_threads,
             "host": self._owner.host,
             "pid": self._owner.pid,
             "job_id": self._owner.job_id,
@@ -190,65 +200,16 @@ class Run:
         }
         if self._claim.segment == 1:
             self.log.write("started", step=0, **start)
-            self._tell(
-                f"starting on {device}, {self.settings.num_threads} threads, {self.settings.total_steps:,} steps"
-            )
+            self._tell(f"starting {where}, {settings.total_steps:,} steps")
             return
-        step = self.trainer.step
-        steps_lost, seconds_lost = self._loss(state)
-        previous = _previous(self._before)
-        self.log.write(
-            "resumed",
-            step=step,
-            **start,
-            from_step=step,
-            previous=previous,
-            steps_lost=steps_lost,
-            seconds_lost=seconds_lost,
-            changed=self._plan.changed,
-        )
-        lost = f"; {steps_lost:,} steps ({seconds_lost:.0f} s) are done again" if steps_lost else ""
+        changed = changed_settings(state, settings) if state else {}
+        self.log.write("resumed", step=step, **start, from_step=step, **asdict(past), changed=changed)
+        lost = f"; {past.steps_lost:,} steps ({past.seconds_lost:.0f} s) are done again" if past.steps_lost else ""
         self._tell(
-            f"resuming on {device}, {self.settings.num_threads} threads, at step {step:,} of "
-            f"{self.settings.total_steps:,}; the last segment {previous}{lost}"
+            f"resuming {where}, at step {step:,} of {settings.total_steps:,}; the last segment {past.previous}{lost}"
         )
-
-    def _loss(self, state: dict[str, Any] | None) -> tuple[int, float]:
-        """Steps, and seconds of the last segment's life, that are known to have come after the checkpoint."""
-        before = self._before
-        if before is None:
-            return 0, 0.0
-        last = last_record(self.run_dir.events_file)
-        steps_lost = max(before.step, last["step"] if last else 0) - self.trainer.step
-        if steps_lost <= 0:
-            return 0, 0.0
-        lived_until = datetime.fromisoformat(before.updated_at).timestamp()
-        return steps_lost, max(0.0, round(lived_until - (state["saved_at"] if state else self._first_start()), 1))
-
-    def _first_start(self) -> float:
-        """When training began, for a run that was killed before its first checkpoint."""
-        first = next((orjson.loads(line) for line in read_lines(self.run_dir.events_file)), None)
-        return datetime.fromisoformat(first["time"]).timestamp() if first else float("inf")
-
-    def _warn_of_inexactness(self, state: dict[str, Any], device: str) -> None:
-        """Say what differs from where the checkpoint was made, if the same bytes can no longer be promised."""
-        now = {"device": device, "num_threads": self.settings.num_threads, "versions": versions()}
-        for name, value in now.items():
-            if state[name] != value:
-                self.warn(
-                    f"{name}_changed",
-                    f"{name} was {state[name]} up to step {state['step']}, now it is {value}: training goes on, but from "
-                    "here on not bit for bit as without the change",
-                )
-
-
-def _previous(before: Status | None) -> str:
-    """How the segment before ended, in words."""
-    if before is None:
-        return "left no status"
-    if before.state == "running":
-        return "was killed"
-    return f"ended {before.state}" + (f" ({before.reason})" if before.reason else "")
+        for reason, message in inexactness(state, settings, device.type) if state else []:
+            self.warn(reason, message)
 
 
 def _set_determinism(deterministic: bool) -> None:

@@ -36,6 +36,14 @@ class RunDir:
         return self.path / "events.jsonl"
 
     @property
+    def cancel_mark(self) -> Path:
+        return self.path / ".cancel"
+
+    @property
+    def slurm(self) -> Path:
+        return self.path / "slurm"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

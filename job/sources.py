@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from job.allocation import Allocation
 from job.errors import SettingsError
 from job.settings import Settings
 
 PREFIX = "AAE_"
+
+# What a field's name begins with, and the class that holds it under the rest of its name.
+SECTIONS: dict[str, type[BaseModel]] = {"": Settings, "slurm_": Allocation}
+FIELDS: dict[str, FieldInfo] = {
+    section + name: field for section, model in SECTIONS.items() for name, field in model.model_fields.items()
+}
 
 
 @dataclass(frozen=True)
@@ -22,26 +30,33 @@ class Configuration:
     """Validated settings, and for each one where its value came from: default, env-file, environment or flag."""
 
     settings: Settings
+    allocation: Allocation
     sources: dict[str, str]
+
+
+class _RunNames(BaseSettings, Settings):
+    """How pydantic-settings names the variables of a run."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, enable_decoding=False, env_parse_none_str="none", frozen=True)
+
+
+class _AllocationNames(BaseSettings, Allocation):
+    """How pydantic-settings names the variables of an allocation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX + "SLURM_", enable_decoding=False, env_parse_none_str="none", frozen=True
+    )
 
 
 class _Variables(EnvSettingsSource):
     """Settings read from a mapping of AAE_* variables; an empty value counts as not set."""
 
-    def __init__(self, variables: Mapping[str, str | None]) -> None:
+    def __init__(self, names: type[BaseSettings], variables: Mapping[str, str | None]) -> None:
         self._variables = variables
-        super().__init__(_Names)
+        super().__init__(names)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return {k.lower(): v for k, v in self._variables.items() if v and k == k.upper()}
-
-
-class _Names(BaseSettings, Settings):
-    """How pydantic-settings names the variables of `Settings`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, enable_decoding=False, env_parse_none_str="none", frozen=True, extra="forbid"
-    )
 
 
 def variable(field: str) -> str:
@@ -80,26 +95,37 @@ def read_configuration(
     mistakes += _unknown_names(environment, "environment") + _unknown_names(in_file, "env-file")
 
     layers = {
-        "env-file": _Variables(in_file)(),
-        "environment": _Variables(environment)(),
+        "env-file": _read_variables(in_file),
+        "environment": _read_variables(environment),
         "flag": {k: None if v == "none" else v for k, v in (flags or {}).items()},
     }
     values: dict[str, Any] = {}
-    sources = dict.fromkeys(Settings.model_fields, "default")
+    sources = dict.fromkeys(FIELDS, "default")
     for source, layer in layers.items():
         values |= layer
         sources |= dict.fromkeys(layer, source)
-    try:
-        settings = Settings(**values)
-    except ValidationError as error:
-        mistakes += [_mistake(dict(e), values, sources) for e in error.errors()]
+    sections = {}
+    for section, model in SECTIONS.items():
+        own = {name: values[section + name] for name in model.model_fields if section + name in values}
+        try:
+            sections[section] = model(**own)
+        except ValidationError as error:
+            mistakes += [_mistake(section, dict(e), values, sources) for e in error.errors()]
     if mistakes:
         raise SettingsError(mistakes)
-    return Configuration(settings, sources)
+    settings, allocation = sections[""], sections["slurm_"]
+    assert isinstance(settings, Settings)
+    assert isinstance(allocation, Allocation)
+    return Configuration(settings, allocation, sources)
+
+
+def _read_variables(variables: Mapping[str, str | None]) -> dict[str, Any]:
+    run, allocation = _Variables(_RunNames, variables)(), _Variables(_AllocationNames, variables)()
+    return {**run, **{f"slurm_{name}": value for name, value in allocation.items()}}
 
 
 def _unknown_names(variables: Mapping[str, str | None], source: str) -> list[str]:
-    known = [variable(field) for field in Settings.model_fields]
+    known = [variable(field) for field in FIELDS]
     return [
         f"{name}={variables[name]} ({source}): not a setting; did you mean {nearest(name.upper(), known)}?"
         for name in sorted(variables)
@@ -107,11 +133,11 @@ def _unknown_names(variables: Mapping[str, str | None], source: str) -> list[str
     ]
 
 
-def _mistake(error: dict[str, Any], values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+def _mistake(section: str, error: dict[str, Any], values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
-    field = str(error["loc"][0])
+    field = section + str(error["loc"][0])
     where = flag(field) if sources[field] == "flag" else sources[field]
-    default = Settings.model_fields[field].default
+    default = FIELDS[field].default
     return f"{variable(field)}={values[field]} ({where}): {message[0].lower()}{message[1:]} (default: {default})"

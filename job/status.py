@@ -58,11 +58,13 @@ class Heartbeat:
 
     `progress` answers the keys that training moves and is set once training has begun. `error` is what the thread met
     when it found that this process is no longer the writer; the training loop raises it at the next step border.
+    `cancelled` tells that a beat has seen a cancel mark.
     """
 
     def __init__(self, run_dir: RunDir, status: Status) -> None:
         self.status = status
         self.error: AaeError | None = None
+        self.cancelled = False
         self.progress: Callable[[], dict[str, Any]] = dict
         self._run_dir = run_dir
         self._lock = threading.Lock()
@@ -92,6 +94,7 @@ class Heartbeat:
                 # A full or absent disk must not end training; the next beat tries again.
                 with contextlib.suppress(OSError):
                     self.write()
+                    self.cancelled = self._run_dir.cancel_mark.exists()
             except AaeError as error:
                 self.error = error
                 return

@@ -40,6 +40,7 @@ class Trainer:
         self.step = 0
         self.last_record: dict[str, Any] = {}
         self.saved_step: int | None = None
+        self.save_s = 0.0  # what the last save took
         self.observe: Callable[[Trainer], None] = lambda _: None
         self._device = device
         self._batches = batches
@@ -156,13 +157,14 @@ class Trainer:
             self._outbox.sync()
         saved = save_checkpoint(self._run_dir, self.step, self.state())
         self.saved_step = self.step
+        self.save_s = time.perf_counter() - began
         self._log.write(
             "checkpoint",
             step=self.step,
             file=self._run_dir.relative(saved.path),
             sha256=saved.sha256,
             size_bytes=saved.size_bytes,
-            seconds=round(time.perf_counter() - began, 3),
+            seconds=round(self.save_s, 3),
         )
         prune(self._run_dir, self.settings.keep_checkpoints)
 
@@ -214,6 +216,7 @@ class Trainer:
             "device": self._device.type,
             "num_threads": torch.get_num_threads(),
             "versions": versions(),
+            "settings": self.settings.model_dump(mode="json"),
             "last_record": self.last_record,
             "pending": [(item.path, item.content) for item in self._outbox.items],
         }

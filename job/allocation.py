@@ -1,0 +1,97 @@
+"""What a run asks of Slurm: plain values, checked wherever settings are; only the `slurm` package acts on them."""
+
+import json
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def minutes(time_limit: str) -> int:
+    """A time limit as sbatch writes it, in minutes, seconds rounded up; raises ValueError.
+
+    minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time_limit)
+    if match is None:
+        raise ValueError(
+            "must be a time as sbatch writes it: minutes, hours:minutes:seconds or days-hours:minutes:seconds"
+        )
+    days, first, second, third = match.groups()
+    if days is not None or third is not None:
+        hours, mins, seconds = first, second, third
+    else:
+        hours, mins, seconds = "0", first, second
+    total_s = ((int(days or 0) * 24 + int(hours)) * 60 + int(mins or 0)) * 60 + int(seconds or 0)
+    if total_s == 0:
+        raise ValueError("must be longer than 0: Slurm takes 0 for no limit at all")
+    return math.ceil(total_s / 60)
+
+
+def _time_limit(text: str) -> str:
+    minutes(text)
+    return text
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"must be JSON: {error}") from error
+
+
+def _one_line(text: str | None) -> str | None:
+    if text is not None and any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise ValueError("must not hold control characters or newlines")
+    return text
+
+
+Text = Annotated[str | None, AfterValidator(_one_line)]
+Option = str | int | bool
+
+
+class Allocation(BaseModel):
+    """The AAE_SLURM_* settings; all may change between two submits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    partition: Text = Field(None, description="Partition; by default the cluster's.")
+    account: Text = Field(None, description="Account to charge.")
+    qos: Text = Field(None, description="Quality of service.")
+    time: Annotated[str, AfterValidator(_time_limit)] = Field(
+        "24:00:00",
+        description="Time limit of one segment, as sbatch writes it; the run goes on over as many as it needs.",
+    )
+    gpus: int = Field(1, ge=0, description="GPUs of the node; 0 for none.")
+    cpus_per_task: int = Field(2, ge=1, description="CPUs.")
+    mem: Annotated[str, AfterValidator(_one_line)] = Field("4G", description="Memory of the node, as sbatch writes it.")
+    constraint: Text = Field(None, description="Features that the node must have.")
+    exclude: Text = Field(None, description="Nodes to avoid.")
+    signal_delay_s: int = Field(
+        120,
+        ge=15,
+        description="Seconds before the time limit at which Slurm is asked to warn; must hold a step and a save.",
+    )
+    setup: Annotated[list[Annotated[str, AfterValidator(_one_line)]], BeforeValidator(_from_json)] = Field(
+        [], description="Shell lines to run on the node before the job, such as module loads: a JSON list."
+    )
+    extra: Annotated[dict[str, Option], BeforeValidator(_from_json)] = Field(
+        {}, description='Any other sbatch options: a JSON object, such as {"nice": 100, "exclusive": true}.'
+    )
+
+    @property
+    def time_min(self) -> int:
+        """The time limit in minutes."""
+        return minutes(self.time)
+
+    @model_validator(mode="after")
+    def _warned_in_time(self) -> "Allocation":
+        if self.signal_delay_s >= self.time_min * 60:
+            raise ValueError(
+                f"AAE_SLURM_SIGNAL_DELAY_S={self.signal_delay_s}: must be less than the time limit, "
+                f"AAE_SLURM_TIME={self.time}, {self.time_min * 60} s"
+            )
+        return self

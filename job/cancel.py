@@ -1,0 +1,31 @@
+"""The mark that stops a run for good: left by whoever cancels it, found by the process at its next heartbeat."""
+
+from pydantic import BaseModel, ValidationError
+
+from job.rundir import RunDir
+
+
+class CancelMark(BaseModel):
+    """Which job, or which process, is to stop and not to come back."""
+
+    job_id: str | None
+    host: str | None
+    pid: int | None
+    time: str
+
+    def leave(self, run_dir: RunDir) -> None:
+        """Leave the mark in the run directory."""
+        run_dir.replace(run_dir.cancel_mark, self.model_dump_json().encode())
+
+
+def read_mark(run_dir: RunDir) -> CancelMark | None:
+    """The mark in a run directory, None if there is none."""
+    try:
+        return CancelMark.model_validate_json(run_dir.cancel_mark.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def remove_mark(run_dir: RunDir) -> None:
+    """Let the run go on: for whoever starts or submits it on purpose."""
+    run_dir.cancel_mark.unlink(missing_ok=True)
