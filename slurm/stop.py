@@ -1,0 +1,75 @@
+"""`aae-slurm cancel`: leaves a mark, then ends the job or the process, and reports."""
+
+import os
+import signal
+import subprocess
+import time
+
+from job.cancel import CancelMark
+from job.claim import Owner, read_owner
+from job.rundir import RunDir
+from job.status import now, read_status
+from slurm.queue import list_jobs
+from slurm.states import Shown, show
+
+WAIT_S = 60.0
+
+
+def cancel_run(run_dir: RunDir) -> int:
+    """Cancel a run; returns the exit code: 0 cancelled, 1 it has not ended within a minute."""
+    shown = show(run_dir, list_jobs())
+    if shown is None or shown.status.state in ("finished", "cancelled"):
+        print(f"{run_dir.path.name} is {shown.status.state if shown else 'not started'} already: nothing to cancel")
+        return 0
+    status = shown.status
+    CancelMark(job_id=shown.job_id, host=status.host, pid=status.pid, time=now()).leave(run_dir)
+    _end(run_dir, shown)
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        now_shown = show(run_dir, list_jobs())
+        if now_shown is None or now_shown.status.state in ("finished", "cancelled", "failed"):
+            break
+        jobs = list_jobs()
+        live = [job for job in jobs or [] if job.job_id == shown.job_id and (job.is_alive or job.is_pending)]
+        if jobs is not None and not live and not _process_lives(run_dir):
+            break
+    else:
+        print(f"{run_dir.path.name}: the mark is left and the signal sent, but it has not ended within {WAIT_S:.0f} s")
+        return 1
+    current = read_status(run_dir)
+    if current is not None and current.state not in ("finished", "failed", "cancelled"):
+        # No process was there to write it.
+        verdict = f"cancelled at step {current.step:,} of {current.total_steps:,}; submit the run again to go on"
+        cancelled = current.model_copy(
+            update={
+                "state": "cancelled",
+                "reason": "cancel",
+                "verdict": verdict,
+                "exit_code": 75,
+                "eta_s": None,
+                "updated_at": now(),
+            }
+        )
+        run_dir.replace(run_dir.status_file, cancelled.model_dump_json(indent=1).encode())
+        current = cancelled
+    if current is not None:
+        print(
+            f"{run_dir.path.name}: {current.state} at step {current.step:,}; it stays resumable: submit it again to go on"
+        )
+    return 0
+
+
+def _end(run_dir: RunDir, shown: Shown) -> None:
+    if shown.job_id is not None and not shown.job_id.startswith("local-"):
+        subprocess.run(["scancel", shown.job_id], check=False, timeout=30)  # noqa: S603, S607
+    elif _process_lives(run_dir) and shown.status.pid is not None:
+        os.kill(shown.status.pid, signal.SIGTERM)
+
+
+def _process_lives(run_dir: RunDir) -> bool:
+    """Whether the run's process is on this host and alive."""
+    status = read_status(run_dir)
+    owner = read_owner(run_dir.claim_file(status.segment)) if status is not None else None
+    me = Owner.this_process()
+    return owner is not None and owner.host == me.host and not owner.is_over(me)

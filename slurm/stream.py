@@ -1,0 +1,71 @@
+"""`aae-slurm log`: the records that count, as JSON lines or CSV, and new ones as they come."""
+
+import csv as csv_module
+import io
+import sys
+import time
+from typing import Any, BinaryIO
+
+import orjson
+
+from job.errors import UsageError
+from job.eventlog import merged_records
+from job.events import EVENTS, Event
+from job.rundir import RunDir
+from job.status import read_status
+
+POLL_S = 0.5
+
+
+def print_log(run_dir: RunDir, *, event: str | None, fields: list[str] | None, csv: bool, follow: bool) -> None:
+    """Print to stdout; raises UsageError on an event that does not exist."""
+    if event is not None and event not in EVENTS:
+        raise UsageError(f"--event {event}: no such event; there are {', '.join(EVENTS)}")
+    if csv and fields is None:
+        models: list[type[Event]] = [EVENTS[event]] if event else list(EVENTS.values())
+        fields = list(dict.fromkeys(name for model in models for name in model.model_fields))
+    out = sys.stdout.buffer
+    if csv:
+        out.write(_row(fields or []))
+    position = run_dir.events_file.stat().st_size if run_dir.events_file.exists() else 0
+    for record in merged_records(run_dir.events_file):
+        _print(out, record, event, fields, csv)
+    out.flush()
+    if follow:
+        _follow(run_dir, out, position, event, fields, csv)
+
+
+def _follow(
+    run_dir: RunDir, out: BinaryIO, position: int, event: str | None, fields: list[str] | None, csv: bool
+) -> None:
+    rest = b""
+    while True:
+        status = read_status(run_dir)
+        ended = status is not None and status.state in ("finished", "failed", "cancelled")
+        if run_dir.events_file.exists():
+            with run_dir.events_file.open("rb") as file:
+                file.seek(position)
+                new = file.read()
+            position += len(new)
+            *lines, rest = (rest + new).split(b"\n")
+            for line in lines:
+                _print(out, orjson.loads(line), event, fields, csv)
+            out.flush()
+        if ended:
+            return
+        time.sleep(POLL_S)
+
+
+def _print(out: BinaryIO, record: dict[str, Any], event: str | None, fields: list[str] | None, csv: bool) -> None:
+    if event is not None and record["event"] != event:
+        return
+    if fields is not None:
+        record = {name: record.get(name) for name in fields}
+    out.write(_row(list(record.values())) if csv else orjson.dumps(record) + b"\n")
+
+
+def _row(values: list[Any]) -> bytes:
+    text = io.StringIO()
+    plain = [orjson.dumps(v).decode() if isinstance(v, dict | list) else v for v in values]
+    csv_module.writer(text, lineterminator="\n").writerow(plain)
+    return text.getvalue().encode()

@@ -1,0 +1,151 @@
+"""`aae-slurm submit`: checks, writes the run directory, and hands the run over exactly once."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from job.cancel import remove_mark
+from job.claim import Owner, create_exclusively, read_owner
+from job.errors import UsageError
+from job.record import Plan
+from job.rundir import RunDir
+from job.sources import Configuration
+from job.status import Status, now, read_status
+from slurm import launch
+from slurm.errors import NoAnswerError, SchedulerError
+from slurm.queue import list_jobs
+from slurm.states import heartbeat_age_s
+
+QUEUE_TIMEOUT_S = 15.0
+FRESH_S = 30.0
+SUBMITTER_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Where a run is now: the job or process that has it, and whether this call put it there."""
+
+    holder: str
+    is_new: bool
+
+
+def submit(run_dir: RunDir, plan: Plan, configuration: Configuration, *, local: bool) -> Submission:
+    """Submit a run unless it is queued or running; raises SchedulerError or NoAnswerError and puts back what stood there."""
+    if not local and shutil.which("sbatch") is None:
+        raise NoAnswerError(
+            "there is no sbatch on this machine: type this on a login node of the cluster, or add --local to train here"
+        )
+    try:
+        with _only_submitter(run_dir):
+            holder = _holder(run_dir, ask_queue=not local)
+            if holder is not None:
+                return Submission(holder, is_new=False)
+            return Submission(_hand_over(run_dir, plan, configuration, local=local), is_new=True)
+    finally:
+        with contextlib.suppress(OSError):
+            run_dir.path.rmdir()  # only the mark of this call was in it; one that holds anything stays
+
+
+def _holder(run_dir: RunDir, *, ask_queue: bool) -> str | None:
+    """The job or process that has the run, None if nobody."""
+    if ask_queue:
+        jobs = list_jobs(QUEUE_TIMEOUT_S)
+        if jobs is None:
+            raise NoAnswerError(
+                f"squeue gave no answer within {QUEUE_TIMEOUT_S:.0f} s; nothing was submitted, try again"
+            )
+        known = read_status(run_dir)
+        for job in jobs:
+            is_ours = job.belongs_to(run_dir.path) or (known is not None and known.job_id == job.job_id)
+            if is_ours and (job.is_pending or job.is_alive):
+                return f"job {job.job_id} ({job.state})"
+    status = read_status(run_dir)
+    if status is not None and status.state == "running" and heartbeat_age_s(status) < FRESH_S:
+        owner = read_owner(run_dir.claim_file(status.segment))
+        if owner is not None and not owner.is_over(Owner.this_process()):
+            return str(owner)
+    return _local_start(run_dir)
+
+
+def _local_start(run_dir: RunDir) -> str | None:
+    """submitit's local controller of this run, if one lives here: it may not have claimed the run yet."""
+    for path in run_dir.slurm.glob("*_submitted.pkl"):
+        pid = path.name.removesuffix("_submitted.pkl")
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"submitit.local._local" in command and str(run_dir.slurm).encode() in command:
+                return f"local-{pid}"
+    return None
+
+
+def _hand_over(run_dir: RunDir, plan: Plan, configuration: Configuration, *, local: bool) -> str:
+    kept = {path: path.read_bytes() for path in (run_dir.settings_file, run_dir.status_file) if path.exists()}
+    before = read_status(run_dir)
+    status = Status(
+        state="submitted",
+        step=before.step if before else 0,
+        checkpoint_step=before.checkpoint_step if before else None,
+        segment=before.segment if before else 0,
+        total_steps=plan.settings.total_steps,
+        updated_at=now(),
+    )
+    if plan.is_changed:
+        plan.record.write(run_dir)
+    run_dir.replace(run_dir.status_file, status.model_dump_json(indent=1).encode())
+    run_dir.slurm.mkdir(exist_ok=True)
+    there = set(run_dir.slurm.iterdir())
+    try:
+        if local:
+            time_limit = configuration.sources["slurm_time"] != "default"
+            holder = "local-" + launch.start_locally(run_dir, configuration.allocation, time_limit=time_limit)
+        else:
+            holder = "job " + launch.submit_to_slurm(run_dir, configuration.allocation)
+    except (FailedJobError, FailedSubmissionError, OSError) as error:
+        refusal = SchedulerError(str(error))
+        if not refusal.may_have_submitted:
+            _put_back(run_dir, kept, there)
+        raise refusal from error
+    remove_mark(run_dir)
+    return holder
+
+
+def _put_back(run_dir: RunDir, kept: dict[Path, bytes], there: set[Path]) -> None:
+    """Leave the run directory as it was before this call; the whole of it goes if this call made it."""
+    if not kept:
+        shutil.rmtree(run_dir.path, ignore_errors=True)
+        return
+    for path in set(run_dir.slurm.iterdir()) - there:
+        path.unlink(missing_ok=True)
+    for path, content in kept.items():
+        run_dir.replace(path, content)
+
+
+@contextlib.contextmanager
+def _only_submitter(run_dir: RunDir) -> Iterator[None]:
+    """Keep a second shell from submitting the same run at the same time; a dead one's mark is taken away."""
+    mark = run_dir.path / ".submitting"
+    me = Owner.this_process()
+    try:
+        deadline = time.monotonic() + SUBMITTER_WAIT_S
+        while True:
+            try:
+                create_exclusively(mark, me.model_dump_json().encode())
+                break
+            except FileExistsError:
+                holder = read_owner(mark)
+                if (holder is not None and holder.is_over(me)) or time.monotonic() > deadline:
+                    mark.unlink(missing_ok=True)
+                time.sleep(0.1)
+    except OSError as error:
+        raise UsageError(
+            f"{run_dir.path} cannot be written: {error}; make it writable or set AAE_RUNS_DIR to a folder that is"
+        ) from error
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
