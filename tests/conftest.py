@@ -1,10 +1,16 @@
 """Fixtures of all tests: an environment without AAE_* or scheduler variables, and one uninterrupted run to compare with."""
 
 import os
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+import orjson
+import pluggy
 import pytest
-from jobs import Job, Traces, small_settings
+from cluster import Cluster, running_cluster
+from filelock import FileLock
+from jobs import ON_SLURM, Job, Traces, small_settings
 
 
 @pytest.fixture(autouse=True)
@@ -14,15 +20,46 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, settings: dict[str, str]) -> Traces:
+    """What an uninterrupted run leaves behind, made by the first of the parallel test processes that asks."""
+    shared = tmp_path_factory.getbasetemp().parent / f"{name}.json"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            job = Job(tmp_path_factory.mktemp(name), settings)
+            assert job.run() == 0, job.output
+            shared.write_bytes(orjson.dumps(asdict(job.traces())))
+        return Traces(**orjson.loads(shared.read_bytes()))
+
+
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Traces:
     """What a run of `small_settings` leaves behind when nothing interrupts it."""
-    job = Job(tmp_path_factory.mktemp("uninterrupted"), small_settings())
-    assert job.run() == 0, job.output
-    return job.traces()
+    return once(tmp_path_factory, "uninterrupted", small_settings())
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Traces:
+    """What the run of the tests on a real Slurm leaves behind when nothing interrupts it."""
+    return once(tmp_path_factory, "whole", small_settings(**ON_SLURM))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A real two-node Slurm of this test process's own."""
+    with running_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def small_job(tmp_path: Path) -> Job:
     """A run of `small_settings` in a directory of its own, not started yet."""
     return Job(tmp_path, small_settings())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[pytest.TestReport]]:
+    """In CI a test on the real Slurm that did not run is a failure."""
+    report = (yield).get_result()
+    if report.skipped and os.environ.get("CI") and "cluster" in getattr(item, "fixturenames", ()):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"

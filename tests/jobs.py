@@ -45,6 +45,17 @@ def small_settings(**changes: object) -> dict[str, str]:
     return {f"AAE_{name.upper()}": str(value) for name, value in settings.items()}
 
 
+# A run for the tests on a real Slurm: cheap steps, and enough of them to be found training when it is interrupted.
+ON_SLURM: dict[str, Any] = {
+    "max_steps": 3000,
+    "hidden_dim": 16,
+    "batch_size": 10,
+    "log_every_steps": 20,
+    "lattice_every_steps": 500,
+    "checkpoint_every_steps": 500,
+}
+
+
 @dataclass(frozen=True)
 class Traces:
     """What must be byte-equal however a run was interrupted."""
@@ -52,7 +63,7 @@ class Traces:
     weights: str
     lattices: dict[str, str]
     final_lattice: str
-    steps: list[bytes]
+    steps: list[list[Any]]
 
 
 class Job:
@@ -61,13 +72,13 @@ class Job:
     def __init__(self, runs_dir: Path, settings: Mapping[str, str], name: str = "small") -> None:
         self.run_dir = RunDir(runs_dir / name)
         self.output = ""
-        self._environment = {**os.environ, "AAE_RUNS_DIR": str(runs_dir), **settings}
+        self.environment = {**os.environ, "AAE_RUNS_DIR": str(runs_dir), **settings}
 
-    def start(self, *arguments: str, **changes: object) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, module: str = "job", **changes: Any) -> "subprocess.Popen[str]":
         """Start the command and return while it runs."""
-        environment = {**self._environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
+        environment = {**self.environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "job", *arguments],
+            [sys.executable, "-P", "-m", module, *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -79,11 +90,15 @@ class Job:
         self.output, _ = process.communicate(timeout=120)
         return process.returncode
 
-    def run(self, *arguments: str, **changes: object) -> int:
+    def run(self, *arguments: str, module: str = "job", **changes: Any) -> int:
         """Run the command to its end; returns the exit code."""
-        return self.wait(self.start(*arguments, **changes))
+        return self.wait(self.start(*arguments, module=module, **changes))
 
-    def interrupt(self, number: signal.Signals, at_step: int, **changes: object) -> int:
+    def slurm(self, *arguments: str, **changes: Any) -> int:
+        """Run an `aae-slurm` command to its end; returns the exit code."""
+        return self.run(*arguments, module="slurm", **changes)
+
+    def interrupt(self, number: signal.Signals, at_step: int, **changes: Any) -> int:
         """Start, send a signal once a log record of `at_step` or later is written, and wait for the end."""
         process = self.start(**changes)
         self.wait_for_step(process, at_step)
@@ -127,7 +142,7 @@ class Job:
             weights=_digest(run_dir.final_weights),
             lattices={path.name: _digest(path) for path in sorted(run_dir.lattices.iterdir())},
             final_lattice=_digest(run_dir.final_lattice),
-            steps=[orjson.dumps({name: record[name] for name in COMPARED}) for record in steps],
+            steps=[[record[name] for name in COMPARED] for record in steps],
         )
 
 

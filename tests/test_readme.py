@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from job.commands import COMMANDS
+from job.commands import COMMANDS as JOB_COMMANDS
 from job.events import EVENTS, Event
-from job.settings import FREE, TOTAL, Settings
-from job.sources import variable
+from job.settings import FREE, TOTAL
+from job.sources import FIELDS, variable
+from slurm.__main__ import COMMANDS as SLURM_COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -16,11 +17,11 @@ README = (ROOT / "README.md").read_text()
 
 def _settings_rows() -> list[str]:
     def on_resume(name: str) -> str:
-        return "free" if name in FREE else "may grow" if name in TOTAL else "fixed"
+        return "may grow" if name in TOTAL else "free" if name in FREE or name.startswith("slurm_") else "fixed"
 
     return [
         f"| `{variable(name)}` | {'' if f.default is None else f.default} | {on_resume(name)} | {f.description} |"
-        for name, f in Settings.model_fields.items()
+        for name, f in FIELDS.items()
     ]
 
 
@@ -43,8 +44,10 @@ def test_tables_say_what_the_code_says(rows: list[str], begins: str) -> None:
 def test_every_command_is_shown() -> None:
     """Each command stands in a code block."""
     blocks = "\n".join(re.findall(r"```\w*\n(.*?)```", README, re.DOTALL))
-    for name in COMMANDS:
+    for name in JOB_COMMANDS:
         assert f"aae-job {name}" in blocks
+    for name in SLURM_COMMANDS:
+        assert f"aae-slurm {name}" in blocks
 
 
 def test_every_file_that_is_linked_exists() -> None:

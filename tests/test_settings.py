@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from job.allocation import Allocation
 from job.errors import SettingsError, UsageError
 from job.machine import allotted_cpus, choose_device
 from job.record import Record, plan_start
 from job.rundir import RunDir
 from job.settings import FREE, TOTAL, Settings
-from job.sources import Configuration, read_configuration
+from job.sources import FIELDS, Configuration, read_configuration
 
 
 def test_a_flag_wins_over_the_environment_over_the_env_file_over_the_default(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_a_flag_wins_over_the_environment_over_the_env_file_over_the_default(tmp
     assert (settings.seed, settings.epochs, settings.batch_size, settings.device) == (5, 6, 3, "auto")
     named = {name: source for name, source in sources.items() if source != "default"}
     assert named == {"seed": "flag", "epochs": "environment", "batch_size": "env-file"}
-    assert set(sources) == set(Settings.model_fields)
+    assert set(sources) == set(FIELDS)
 
 
 def test_no_env_file_is_read_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,34 +126,38 @@ OTHER_VALUES: dict[str, object] = {
 }
 
 
+def _configuration(settings: Settings) -> Configuration:
+    return Configuration(settings, Allocation(), dict.fromkeys(FIELDS, "default"))
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_on_resume_fixed_settings_are_refused_and_free_ones_taken(name: str, tmp_path: Path) -> None:
-    """Each setting, changed on an existing run: refused with old and new value, or accepted and listed as changed."""
+    """Each setting, changed on an existing run: refused with old and new value, or taken and written down."""
     run_dir = RunDir(tmp_path / "r")
     settings = Settings(runs_dir=tmp_path, run_name="r")
-    sources = dict.fromkeys(Settings.model_fields, "default")
-    Record.of(settings, sources).write(run_dir)
+    Record.of(_configuration(settings)).write(run_dir)
+    assert not plan_start(run_dir, _configuration(settings)).is_changed
     value = OTHER_VALUES[name]
     if value is None:
         return  # where a run lies is not a property of it: a run may be moved
     other = Settings(**{**settings.model_dump(), name: value})
     if name in FREE | TOTAL:
-        plan = plan_start(run_dir, Configuration(other, sources))
-        assert list(plan.changed) == [name]
+        plan = plan_start(run_dir, _configuration(other))
+        assert plan.is_changed
+        assert plan.record.settings[name] == other.model_dump(mode="json")[name]
         assert getattr(plan.settings, name) == getattr(other, name)
     else:
         with pytest.raises(UsageError, match=f"AAE_{name.upper()} is {getattr(settings, name)} in settings.json, now"):
-            plan_start(run_dir, Configuration(other, sources))
+            plan_start(run_dir, _configuration(other))
 
 
 def test_the_number_of_threads_is_kept_once_it_is_known(tmp_path: Path) -> None:
     """A resume without AAE_NUM_THREADS takes the first start's number, not that of the node it landed on."""
     run_dir = RunDir(tmp_path / "r")
     settings = Settings(runs_dir=tmp_path, run_name="r")
-    sources = dict.fromkeys(Settings.model_fields, "default")
-    Record.of(settings.model_copy(update={"num_threads": 3}), sources).write(run_dir)
-    plan = plan_start(run_dir, Configuration(settings, sources))
-    assert (plan.settings.num_threads, plan.changed) == (3, {})
+    Record.of(_configuration(settings.model_copy(update={"num_threads": 3}))).write(run_dir)
+    plan = plan_start(run_dir, _configuration(settings))
+    assert (plan.settings.num_threads, plan.is_changed) == (3, False)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

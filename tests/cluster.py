@@ -1,0 +1,197 @@
+"""A real Slurm for tests: munged, slurmctld and two slurmd in a folder of their own, with GPUs that are names only."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+NODES = ("n1", "n2")
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
+
+_SLURM_CONF = """\
+ClusterName=lab
+SlurmctldHost=localhost
+SlurmctldPort={ports[0]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/run/slurmctld.pid
+SlurmdPidFile={folder}/run/slurmd.%n.pid
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SwitchType=switch/none
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+JobRequeue=1
+KillWait=8
+MinJobAge=300
+SlurmctldTimeout=30
+SlurmdTimeout=10
+InactiveLimit=0
+ReturnToService=2
+BatchStartTimeout=10
+MessageTimeout=10
+SlurmdParameters=config_overrides
+JobCompType=jobcomp/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+{extra}
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=64 RealMemory=64000 Gres=gpu:fake:8 State=UNKNOWN
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=64 RealMemory=64000 Gres=gpu:fake:8 State=UNKNOWN
+PartitionName=low  Nodes=n[1-2] Default=YES PriorityTier=1  PreemptMode=REQUEUE GraceTime=0 MaxTime=UNLIMITED State=UP
+PartitionName=grace Nodes=n[1-2] PriorityTier=1  PreemptMode=REQUEUE GraceTime=20 MaxTime=UNLIMITED State=UP
+PartitionName=short Nodes=n[1-2] PriorityTier=1 MaxTime=5 State=UP
+PartitionName=high Nodes=n[1-2] PriorityTier=10 PreemptMode=OFF MaxTime=UNLIMITED State=UP
+"""
+
+
+class Cluster:
+    """A running two-node Slurm; `environment` reaches it, and nothing of the system's own is touched."""
+
+    def __init__(self, folder: Path, *, user_signal: bool = False) -> None:
+        self.folder = folder
+        self.conf = folder / "etc" / "slurm.conf"
+        self.environment = {**os.environ, "SLURM_CONF": str(self.conf)}
+        self._extra = "SlurmctldParameters=preempt_send_user_signal" if user_signal else ""
+
+    def start(self) -> None:
+        """Bring everything up and wait until both nodes are idle; about two seconds."""
+        missing = [name for name in NEEDED if shutil.which(name) is None]
+        assert not missing, f"no {', '.join(missing)} here: apt-get install slurm-wlm munge (tests/run does, as root)"
+        for name in ("etc", "run", "state", "log", "dev", *(f"spool/{node}" for node in NODES)):
+            (self.folder / name).mkdir(parents=True)
+        for number in range(8):
+            os.mknod(self.folder / "dev" / f"fakegpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        key = self.folder / "etc" / "munge.key"
+        key.write_bytes(secrets.token_bytes(128))
+        key.chmod(0o400)
+        self.conf.write_text(_SLURM_CONF.format(folder=self.folder, ports=_free_ports(3), extra=self._extra))
+        devices = f"{self.folder}/dev/fakegpu[0-7]"
+        (self.folder / "etc" / "gres.conf").write_text(
+            f"AutoDetect=off\nNodeName=n[1-2] Name=gpu Type=fake File={devices}\n"
+        )
+        run = self.folder / "run"
+        self._call(
+            "munged",
+            "--force",
+            f"--socket={run}/munge.socket",
+            f"--key-file={key}",
+            f"--pid-file={run}/munged.pid",
+            f"--log-file={self.folder}/log/munged.log",
+            f"--seed-file={run}/munged.seed",
+            "--num-threads=2",
+        )
+        self._call("slurmctld", "-i")
+        for node in NODES:
+            self._call("slurmd", "-N", node)
+        self._wait_until_idle()
+
+    def stop(self) -> None:
+        """End every daemon by its process id; SIGKILL after ten seconds."""
+        pids = [pid for name in ("slurmd.n1", "slurmd.n2", "slurmctld", "munged") if (pid := self._pid(name))]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while pids and time.monotonic() < deadline:
+            pids = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+            time.sleep(0.1)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def ask(self, *command: str) -> str:
+        """Run one of Slurm's own commands; returns what it printed."""
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.strip()
+
+    def state(self, job_id: str) -> str:
+        """A job's state as squeue names it, '' if it is unknown."""
+        done = subprocess.run(
+            ["squeue", "-h", "-t", "all", "-j", job_id, "-o", "%T"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.strip()
+
+    def wait_for_state(self, job_id: str, *states: str, timeout_s: float = 90) -> str:
+        """Wait until a job is in one of the states; returns it."""
+        deadline = time.monotonic() + timeout_s
+        while (state := self.state(job_id)) not in states:
+            assert time.monotonic() < deadline, f"job {job_id} is {state}, not {states}: {self.log_tail()}"
+            time.sleep(0.2)
+        return state
+
+    def log_tail(self) -> str:
+        """The end of slurmctld's log, for a failure's message."""
+        return "\n".join((self.folder / "log" / "slurmctld.log").read_text().splitlines()[-15:])
+
+    def _pid(self, name: str) -> int | None:
+        try:
+            pid = int((self.folder / "run" / f"{name}.pid").read_text())
+            command = Path(f"/proc/{pid}/comm").read_text().strip()
+        except (OSError, ValueError):
+            return None
+        return pid if command == name.split(".")[0] else None
+
+    def _call(self, *command: str) -> None:
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
+
+    def _wait_until_idle(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            done = subprocess.run(
+                ["sinfo", "-h", "-N", "-p", "low", "-o", "%t"],
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.stdout.split() == ["idle"] * len(NODES):
+                return
+            assert time.monotonic() < deadline, f"nodes are {done.stdout.split()}: {self.log_tail()}"
+            time.sleep(0.1)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def running_cluster(*, user_signal: bool = False) -> Iterator[Cluster]:
+    """A cluster for as long as the block lasts, in a folder that users other than root may enter too."""
+    with tempfile.TemporaryDirectory(prefix="aae-lab-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        cluster = Cluster(Path(name), user_signal=user_signal)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()

@@ -1,0 +1,89 @@
+"""`aae-slurm submit --local`: the same run through submitit's local executor, with no Slurm."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+from jobs import ON_SLURM, Job, Traces, small_settings
+
+
+def _wait_for_state(job: Job, state: str, timeout_s: float = 90) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not job.run_dir.status_file.exists() or job.status()["state"] != state:
+        assert time.monotonic() < deadline, [path.read_text() for path in job.run_dir.slurm.glob("*.out")]
+        time.sleep(0.1)
+
+
+def _wait_for_step(job: Job, step: int, segment: int = 1) -> None:
+    deadline = time.monotonic() + 90
+    while not any(record["segment"] == segment and record["step"] >= step for record in job.events("step")):
+        assert time.monotonic() < deadline, [path.read_text() for path in job.run_dir.slurm.glob("*.out")]
+        time.sleep(0.05)
+
+
+def test_a_local_run_outlives_the_command_and_finishes(small_job: Job, uninterrupted: Traces) -> None:
+    """The command returns at once; the run goes on in a session of its own and ends with the same bytes."""
+    assert small_job.slurm("submit", "--local") == 0, small_job.output
+    local = small_job.output.split("local-")[1].split()[0]
+    assert small_job.slurm("submit", "--local") == 0
+    assert f"local-{local}" in small_job.output, (
+        "a second submit must find the first, which has not claimed the run yet"
+    )
+    _wait_for_step(small_job, 100)
+    status = small_job.status()
+    assert status["job_id"].startswith("local-")
+    assert os.getsid(status["pid"]) != os.getsid(0)
+    assert small_job.slurm("submit", "--local") == 0
+    assert f"process {status['pid']}" in small_job.output
+    assert small_job.slurm("status", "small") == 0
+    assert "running" in small_job.output
+    _wait_for_state(small_job, "finished")
+    assert small_job.traces() == uninterrupted
+
+
+def test_a_time_limit_starts_it_again(tmp_path: Path) -> None:
+    """With an explicit time limit submitit signals, the run saves, and is started again: a real requeue without Slurm."""
+    job = Job(tmp_path, small_settings(**ON_SLURM, slurm_time="1", slurm_signal_delay_s=45))
+    assert job.slurm("submit", "--local", max_steps=10**6) == 0, job.output
+    _wait_for_step(job, 1, segment=2)
+    assert job.slurm("cancel", "small") == 0, job.output
+    # How far it gets depends on the machine: cut it short there, and compare with a run of that length.
+    total = job.status()["step"] + 100
+    assert job.slurm("submit", "--local", max_steps=total) == 0, job.output
+    _wait_for_state(job, "finished")
+    assert [record["reason"] for record in job.events("stopped")] == ["time_limit", "cancel"]
+    assert [record["steps_lost"] for record in job.events("resumed")] == [0, 0]
+    whole = Job(tmp_path / "whole", small_settings(**{**ON_SLURM, "max_steps": total}))
+    assert whole.run() == 0, whole.output
+    assert job.traces() == whole.traces()
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "cancel"])
+def test_a_stopped_local_run_is_not_started_again(how: str, small_job: Job, uninterrupted: Traces) -> None:
+    """SIGTERM leaves it waiting, cancel cancelled; it comes back only by a command, and ends with the same bytes."""
+    assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
+    _wait_for_step(small_job, 100)
+    if how == "cancel":
+        assert small_job.slurm("cancel", "small") == 0, small_job.output
+    else:
+        os.kill(small_job.status()["pid"], signal.SIGTERM)
+    state, reason = {"cancel": ("cancelled", "cancel"), "SIGTERM": ("waiting", "terminated")}[how]
+    _wait_for_state(small_job, state)
+    time.sleep(2)
+    assert (small_job.status()["state"], small_job.status()["reason"]) == (state, reason)
+    assert small_job.status()["exit_code"] == 75
+    assert {record["segment"] for record in small_job.records()} == {1}
+
+
+def test_status_knows_a_killed_local_run(small_job: Job) -> None:
+    """A process that is gone on this host is lost at once, needs a person, and the exit code says so."""
+    assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
+    _wait_for_step(small_job, 50)
+    os.kill(small_job.status()["pid"], signal.SIGKILL)
+    time.sleep(1)
+    assert small_job.slurm("status", "small", "--json") == 1
+    (shown,) = orjson.loads(small_job.output)
+    assert (shown["state"], shown["needs_person"]) == ("lost", True)

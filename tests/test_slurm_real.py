@@ -1,0 +1,426 @@
+"""`aae-slurm` on a real Slurm: each end that a segment can meet, compared byte for byte with an uninterrupted run."""
+
+import contextlib
+import os
+import pwd
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+import torch
+from cluster import Cluster, running_cluster
+from jobs import ON_SLURM, Job, Traces, small_settings
+
+import slurm
+
+pytestmark = pytest.mark.timeout(400)
+
+
+class SlurmJob(Job):
+    """One run, submitted to a cluster."""
+
+    def __init__(self, folder: Path, cluster: Cluster, **changes: object) -> None:
+        super().__init__(folder / "runs", small_settings(slurm_gpus=0, **{**ON_SLURM, **changes}))
+        self.cluster = cluster
+        self.environment["SLURM_CONF"] = str(cluster.conf)
+
+    def submit(self, *arguments: str, **changes: object) -> str:
+        """`aae-slurm submit`; returns the job id it printed."""
+        assert self.slurm("submit", *arguments, **changes) == 0, self.output
+        match = re.search(r"job (\d+)", self.output)
+        assert match, self.output
+        return match[1]
+
+    def wait_until_step(self, step: int, segment: int = 1) -> None:
+        """Wait until a segment has logged a step."""
+        deadline = time.monotonic() + 90
+        while not any(r["segment"] == segment and r["event"] == "step" and r["step"] >= step for r in self.records()):
+            assert time.monotonic() < deadline, f"{self.job_log()}\n{self.cluster.log_tail()}"
+            time.sleep(0.1)
+
+    def wait_until_finished(self, job_id: str) -> None:
+        """Wait until the job has ended well and the run with it."""
+        state = self.cluster.wait_for_state(job_id, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", timeout_s=200)
+        assert state == "COMPLETED", self.job_log()
+        assert self.status()["state"] == "finished"
+
+    def shown(self) -> dict[str, object]:
+        """What `aae-slurm status --json` says of the run."""
+        self.slurm("status", "small", "--json")
+        (one,) = orjson.loads(self.output)
+        assert isinstance(one, dict)
+        return one
+
+    def job_log(self) -> str:
+        """All that the job has printed."""
+        return "\n".join(path.read_text() for path in self.run_dir.slurm.glob("*.out"))
+
+    def reasons(self) -> list[str]:
+        """Why the segments stopped, in order."""
+        return [record["reason"] for record in self.events("stopped")]
+
+    def lost(self) -> list[int]:
+        """Steps lost at each resume."""
+        return [record["steps_lost"] for record in self.events("resumed")]
+
+
+@pytest.fixture
+def job(tmp_path: Path, cluster: Cluster) -> Iterator[SlurmJob]:
+    """A run on the cluster; what is left of it is cancelled at the end."""
+    job = SlurmJob(tmp_path, cluster)
+    yield job
+    cluster.ask("scancel", "--user", "root")
+
+
+def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: Traces) -> None:
+    """Submit, status, log, collect and a second submit, from the first command to the results."""
+    job_id = job.submit()
+    for word in (str(job.run_dir.path), f"job {job_id}", "aae-slurm status", "aae-slurm log", "aae-slurm cancel"):
+        assert word in job.output
+    job.wait_until_step(150)
+    shown = job.shown()
+    assert (shown["state"], shown["job_id"], shown["needs_person"]) == ("running", job_id, False)
+    job.wait_until_finished(job_id)
+    assert job.traces() == whole
+    assert (job.shown()["state"], job.slurm("status", "small")) == ("finished", 0)
+    assert job.slurm("submit") == 0
+    assert "finished already" in job.output
+    assert job.slurm("log", "small", "--event", "step", "--fields", "step,nothing", "--csv") == 0
+    assert job.output.splitlines()[:2] == ["step,nothing", "20,"]
+    out = job.run_dir.path.parent.parent / "kept"
+    assert job.slurm("collect", "small", str(out)) == 0, job.output
+    manifest = orjson.loads((out / "small" / "manifest.json").read_bytes())
+    assert {"final/weights.safetensors", "final/lattice.png", "settings.json", "metrics.csv"} <= set(manifest["files"])
+    assert len((out / "small" / "metrics.csv").read_text().splitlines()) == 1 + 3000 // 20
+
+
+def test_the_clock_ends_segments_and_the_run_goes_on(job: SlurmJob, tmp_path: Path) -> None:
+    """Time limits, by Slurm's own clock: the run comes back by itself and ends with the same bytes, no step lost."""
+    limited = {"slurm_time": "00:01:00", "slurm_signal_delay_s": 30}
+    first = job.submit(**limited, max_steps=10**6)
+    job.wait_until_step(1, segment=2)
+    # How far it gets depends on the machine: cut it short there, and compare with a run of that length.
+    job.cluster.ask("scancel", first)
+    job.cluster.wait_for_state(first, "CANCELLED")
+    total = job.status()["step"] + 100
+    job.wait_until_finished(job.submit(**limited, max_steps=total))
+    assert job.reasons() == ["time_limit", "cancel"]
+    assert job.lost() == [0, 0]
+    whole = Job(tmp_path / "whole", small_settings(**{**ON_SLURM, "max_steps": total}))
+    assert whole.run() == 0, whole.output
+    assert job.traces() == whole.traces()
+
+
+def _preempt(job: SlurmJob) -> None:
+    """Fill both nodes with a job of a higher partition for a moment."""
+    job.cluster.ask("sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
+
+
+@pytest.mark.parametrize("partition", ["low", "grace"])
+def test_a_preempted_run_saves_and_comes_back(partition: str, job: SlurmJob, whole: Traces) -> None:
+    """Preemption with GraceTime 0 (SIGTERM, Slurm requeues at once) and 20 (SIGTERM, the job requeues): no step lost."""
+    job_id = job.submit(slurm_partition=partition)
+    job.wait_until_step(150)
+    _preempt(job)
+    job.wait_until_finished(job_id)
+    # Without a grace time Slurm's view of the job is that of an operator's requeue.
+    assert job.reasons() == [{"low": "requeue", "grace": "preemption"}[partition]]
+    assert job.lost() == [0]
+    assert job.traces() == whole
+
+
+@pytest.fixture(scope="session")
+def signalling_cluster() -> Iterator[Cluster]:
+    """A cluster whose preemption sends SIGUSR2 instead of SIGTERM."""
+    with running_cluster(user_signal=True) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("partition", ["low", "grace"])
+def test_a_preemption_by_sigusr2_saves_and_comes_back(
+    partition: str, tmp_path: Path, signalling_cluster: Cluster, whole: Traces
+) -> None:
+    """With preempt_send_user_signal: at once, no step lost, and told apart from a time limit."""
+    job = SlurmJob(tmp_path, signalling_cluster)
+    job_id = job.submit(slurm_partition=partition)
+    job.wait_until_step(150)
+    _preempt(job)
+    job.wait_until_finished(job_id)
+    assert job.reasons() == ["preemption"]
+    assert job.lost() == [0]
+    assert job.traces() == whole
+
+
+def test_an_operators_requeue_loses_nothing(job: SlurmJob, whole: Traces) -> None:
+    """`scontrol requeue`: SIGTERM, save, leave; Slurm starts the job again."""
+    job_id = job.submit()
+    job.wait_until_step(150)
+    job.cluster.ask("scontrol", "requeue", job_id)
+    job.wait_until_finished(job_id)
+    assert (job.reasons(), job.lost()) == (["requeue"], [0])
+    assert job.traces() == whole
+
+
+def test_a_raw_scancel_is_not_undone_and_a_submit_goes_on(job: SlurmJob, whole: Traces) -> None:
+    """scancel: saved, cancelled, not resurrected; the same submit command goes on from there."""
+    job_id = job.submit()
+    job.wait_until_step(150)
+    job.cluster.ask("scancel", job_id)
+    assert job.cluster.wait_for_state(job_id, "CANCELLED") == "CANCELLED"
+    time.sleep(7)  # longer than a requeue takes
+    assert job.cluster.state(job_id) == "CANCELLED"
+    assert (job.reasons(), job.shown()["state"]) == (["cancel"], "cancelled")
+    second = job.submit()
+    assert second != job_id
+    job.wait_until_finished(second)
+    assert job.lost() == [0]
+    assert job.traces() == whole
+
+
+def test_cancel_ends_a_running_and_a_pending_job(job: SlurmJob, whole: Traces) -> None:
+    """`aae-slurm cancel` reports, the state is cancelled, and only a new submit goes on."""
+    job_id = job.submit()
+    job.wait_until_step(150)
+    assert job.slurm("cancel", "small") == 0, job.output
+    assert "cancelled at step" in job.output
+    job.cluster.wait_for_state(job_id, "CANCELLED")
+    assert job.reasons() == ["cancel"]
+    assert job.slurm("cancel", "small") == 0
+    assert "already" in job.output
+    pending = job.submit(slurm_extra='{"begin": "now+1hour"}')
+    assert job.shown()["state"] == "waiting"
+    assert job.slurm("cancel", "small") == 0, job.output
+    assert (job.cluster.state(pending), job.status()["state"]) == ("CANCELLED", "cancelled")
+    job.wait_until_finished(job.submit())
+    assert job.traces() == whole
+
+
+def test_a_signal_during_the_import_of_torch_waits_and_is_served(job: SlurmJob, whole: Traces) -> None:
+    """USR2 before any handler could be there neither kills the job nor is lost."""
+    job_id = job.submit()
+    job.cluster.wait_for_state(job_id, "RUNNING")
+    deadline = time.monotonic() + 30
+    while not job.job_log():  # submitit's first line: Python has begun
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not job.events("started")
+    job.cluster.ask("scancel", "--signal=USR2", job_id)
+    job.wait_until_finished(job_id)
+    assert job.reasons() == ["time_limit"]
+    assert job.events("stopped")[0]["step"] < 3000
+    assert job.traces() == whole
+
+
+def test_a_sigterm_that_is_no_end_costs_nothing(job: SlurmJob, whole: Traces) -> None:
+    """SIGTERM by hand: the run saves, asks Slurm, learns that nothing ends, and trains on in the same segment."""
+    job_id = job.submit()
+    job.wait_until_step(150)
+    job.cluster.ask("scancel", "--signal=TERM", job_id)
+    job.wait_until_finished(job_id)
+    assert [record["signal"] for record in job.events("signal")] == ["SIGTERM"]
+    assert (job.reasons(), job.lost()) == ([], [])
+    assert job.traces() == whole
+
+
+def test_the_own_clock_stops_in_time_if_no_signal_comes(job: SlurmJob) -> None:
+    """The job knows when its allocation ends: with no signal asked for it still saves, and comes back."""
+    job_id = job.submit(
+        slurm_time="00:01:00", slurm_signal_delay_s=30, slurm_extra='{"signal": "CONT@1"}', max_steps=10**6
+    )
+    job.wait_until_step(1, segment=2)
+    assert (job.reasons(), job.lost()) == (["time_limit"], [0])
+    assert job.events("signal") == [], "the clock must have been first, or this test shows nothing"
+    job.cluster.ask("scancel", job_id)
+
+
+def _readme_scripts() -> list[str]:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    return re.findall(r"```bash\n(#!/bin/bash\n.*?)```", readme, re.DOTALL)
+
+
+@pytest.mark.parametrize("form", ["srun", "exec"])
+def test_a_plain_batch_script_does_the_same(form: str, job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
+    """Both scripts of the README, with `aae-slurm run` in them, survive a USR2 and finish with the same bytes."""
+    script = tmp_path / "train.sh"
+    (text,) = [text for text in _readme_scripts() if re.search(rf"^{form} ", text, re.MULTILINE)]
+    assert len(text.splitlines()) < 10
+    text = text.replace(".venv/bin/aae-slurm", f"{shlex.quote(sys.executable)} -P -m slurm")
+    text = re.sub(r"^export .*\n", "", text, flags=re.MULTILINE)  # this run's settings instead of the example's
+    script.write_text(text.replace("#SBATCH", f"#SBATCH --output={tmp_path}/job.out", 1))
+    done = subprocess.run(
+        ["sbatch", "--parsable", str(script)], env=job.environment, capture_output=True, text=True, check=True
+    )
+    job_id = done.stdout.strip()
+    job.wait_until_step(150)
+    job.cluster.ask("scancel", *(["--batch"] if form == "exec" else []), "--signal=USR2", job_id)
+    job.wait_until_finished(job_id)
+    assert (job.reasons(), job.lost()) == (["time_limit"], [0])
+    assert job.traces() == whole
+    assert "asks for no signal" not in (tmp_path / "job.out").read_text()
+
+
+def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster: Cluster) -> None:
+    """AAE_SEED from the task id: each element has its own run directory, and a requeue brings back that element only."""
+    job = SlurmJob(tmp_path, cluster, max_steps=1000)
+    runs_dir = job.run_dir.path.parent
+    script = tmp_path / "array.sh"
+    script.write_text(
+        "#!/bin/bash\n#SBATCH --requeue --open-mode=append --time=10 --array=1-2\n"
+        f"#SBATCH --output={tmp_path}/array.%a.out --signal=USR2@120\n"
+        "export AAE_SEED=$SLURM_ARRAY_TASK_ID AAE_RUN_NAME=seed$SLURM_ARRAY_TASK_ID\n"
+        f"srun env --block-signal=USR2 {shlex.quote(sys.executable)} -P -m slurm run\n"
+    )
+    done = subprocess.run(
+        ["sbatch", "--parsable", str(script)], env=job.environment, capture_output=True, text=True, check=True
+    )
+    array = done.stdout.strip()
+    elements = [SlurmJob(tmp_path, cluster), SlurmJob(tmp_path, cluster)]
+    for seed, element in enumerate(elements, start=1):
+        element.run_dir = type(element.run_dir)(runs_dir / f"seed{seed}")
+        element.wait_until_step(150)
+    cluster.ask("scancel", "--signal=USR2", f"{array}_1")
+    deadline = time.monotonic() + 200
+    while any(element.status()["state"] != "finished" for element in elements):
+        assert time.monotonic() < deadline, [element.status() for element in elements]
+        time.sleep(0.5)
+    assert [element.reasons() for element in elements] == [["time_limit"], []]
+    for seed, element in enumerate(elements, start=1):
+        settings = small_settings(**{**ON_SLURM, "max_steps": 1000, "seed": seed, "run_name": f"seed{seed}"})
+        whole = Job(tmp_path / "whole", settings, f"seed{seed}")
+        assert whole.run() == 0
+        assert element.traces() == whole.traces()
+
+
+def test_a_dry_run_is_what_is_sent_and_nothing_is_written(job: SlurmJob, cluster: Cluster) -> None:
+    """Byte for byte what Slurm keeps of the script, an enclosing allocation's variables notwithstanding."""
+    job.environment |= {
+        "SLURM_JOB_ID": "999",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SBATCH_PARTITION": "high",
+        "SLURM_CPU_BIND": "x",
+    }
+    changes = {"slurm_setup": '["module() { :; }", "module load \'a b\'"]', "slurm_extra": '{"nice": 7}'}
+    assert job.slurm("submit", "--dry-run", **changes) == 0
+    dry = job.output
+    assert not job.run_dir.path.exists()
+    job_id = job.submit(**changes)
+    assert cluster.ask("scontrol", "write", "batch_script", job_id, "-") == dry.strip()
+    assert cluster.ask("squeue", "-h", "-j", job_id, "-o", "%P") == "low"
+    for word in ("--requeue", "--signal=USR2@120", "--time=1440", "--nice=7", "srun", "--cpus-per-task=2", "-P"):
+        assert word in dry
+
+
+def test_an_allocation_with_a_gpu_needs_torch_to_see_it(job: SlurmJob, cluster: Cluster) -> None:
+    """The GPU asked for reaches the job; where torch cannot use it the run ends with exit code 3 and what to check."""
+    setup = f'["env > {job.run_dir.path}/slurm/environment"]'
+    job_id = job.submit(slurm_gpus=1, device="auto", slurm_setup=setup)
+    assert cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+    assert "CUDA_VISIBLE_DEVICES=0" in (job.run_dir.slurm / "environment").read_text()
+    assert (job.status()["state"], job.status()["exit_code"], job.status()["reason"]) == ("failed", 3, "no_gpu")
+    assert "AAE_DEVICE=cpu" in job.job_log()
+    assert job.slurm("status", "small") == 1
+
+
+def test_the_same_run_submitted_twice_at_once_is_one_job(job: SlurmJob, cluster: Cluster) -> None:
+    """Two shells, one command, one job; both are told which."""
+    both = [job.start("submit", module="slurm") for _ in range(3)]
+    outputs = []
+    for process in both:
+        assert job.wait(process) == 0, job.output
+        outputs.append(job.output)
+    ids = {re.search(r"job (\d+)", output)[1] for output in outputs}  # type: ignore[index]
+    assert len(ids) == 1
+    assert cluster.ask("squeue", "-h", "-o", "%A").split() == list(ids)
+
+
+@pytest.mark.parametrize("name", ["with space", "quote'\"$HOME`x`", "üñï", "-dash"])
+def test_awkward_paths_reach_the_node(tmp_path: Path, cluster: Cluster, name: str) -> None:
+    """Spaces, quotes, dollars, dashes and non-ASCII letters in AAE_RUNS_DIR survive sbatch, srun and submitit."""
+    (tmp_path / name).mkdir()
+    job = SlurmJob(tmp_path / name, cluster, max_steps=200)
+    job.wait_until_finished(job.submit())
+
+
+def test_what_sbatch_refuses_is_told_in_its_words_and_leaves_nothing(job: SlurmJob) -> None:
+    """No such partition: sbatch's own message, what it likely means, exit code 1, no directory."""
+    assert job.slurm("submit", slurm_partition="nowhere") == 1
+    for word in ("invalid partition specified: nowhere", "AAE_SLURM_PARTITION"):
+        assert word in job.output
+    assert "Traceback" not in job.output
+    assert not job.run_dir.path.exists()
+    job_id = job.submit()
+    job.wait_until_step(50)
+    job.cluster.ask("scancel", job_id)
+    job.cluster.wait_for_state(job_id, "CANCELLED")
+    kept = job.run_dir.status_file.read_bytes()
+    assert job.slurm("submit", slurm_partition="nowhere") == 1
+    assert job.run_dir.status_file.read_bytes() == kept
+
+
+def test_mistakes_are_refused_before_anything_is_written_or_queued(job: SlurmJob, cluster: Cluster) -> None:
+    """Both mistakes at once, exit code 2, no file, no job."""
+    job.environment["AAE_BATCHSIZE"] = "10"
+    assert job.slurm("submit", latent_dim=0, slurm_time="0", slurm_signal_delay_s=3) == 2
+    for word in ("AAE_BATCH_SIZE?", "AAE_LATENT_DIM=0", "AAE_SLURM_TIME=0", "AAE_SLURM_SIGNAL_DELAY_S=3"):
+        assert word in job.output
+    assert not job.run_dir.path.parent.exists()
+    assert cluster.ask("squeue", "-h") == ""
+
+
+def test_a_user_who_is_not_root_can_submit_and_is_requeued(cluster: Cluster) -> None:
+    """The whole way, with a requeue by the job itself, as an ordinary user."""
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory(prefix="aae-nobody-") as name:
+        os.chown(name, nobody.pw_uid, nobody.pw_gid)
+        job = SlurmJob(Path(name), cluster)
+        done = subprocess.run(
+            [_python_for(nobody.pw_uid), "-P", "-m", "slurm", "submit"],
+            env=job.environment | {"PYTHONPATH": os.pathsep.join(_package_folders())},
+            user=nobody.pw_uid,
+            group=nobody.pw_gid,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        job_id = re.search(r"job (\d+)", done.stdout)[1]  # type: ignore[index]
+        job.wait_until_step(150)
+        cluster.ask("scancel", "--signal=USR2", job_id)
+        job.wait_until_finished(job_id)
+        assert job.reasons() == ["time_limit"]
+        assert job.run_dir.final_weights.stat().st_uid == nobody.pw_uid
+
+
+def _package_folders() -> list[str]:
+    return sorted({str(Path(module.__file__ or "").parent.parent) for module in (torch, slurm)})
+
+
+def _python_for(uid: int) -> str:
+    """This Python, or the system's of the same version where this one lies in a folder that the user may not enter."""
+    system = f"/usr/bin/python3.{sys.version_info.minor}"
+    for python in (sys.executable, system):
+        with contextlib.suppress(OSError):
+            subprocess.run([python, "-c", ""], user=uid, check=True, cwd="/")
+            return python
+    pytest.fail(f"neither {sys.executable} nor {system} can be run by another user than root")
+
+
+def test_status_stands_without_the_scheduler(job: SlurmJob, tmp_path: Path) -> None:
+    """With no controller to ask, the run directory tells what it knows, within seconds, and says so."""
+    job.submit()
+    job.wait_until_step(50)
+    job.environment["SLURM_CONF"] = str(tmp_path / "no-such.conf")
+    began = time.monotonic()
+    assert job.slurm("status", "small") == 0, job.output
+    assert time.monotonic() - began < 5
+    assert "running" in job.output
+    assert "squeue does not answer" in job.output
