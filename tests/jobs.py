@@ -72,10 +72,12 @@ class Job:
     def __init__(self, runs_dir: Path, settings: Mapping[str, str], name: str = "small") -> None:
         self.run_dir = RunDir(runs_dir / name)
         self.output = ""
+        self._log_size = 0
         self.environment = {**os.environ, "AAE_RUNS_DIR": str(runs_dir), **settings}
 
     def start(self, *arguments: str, module: str = "job", **changes: Any) -> "subprocess.Popen[str]":
         """Start the command and return while it runs."""
+        self._log_size = self.run_dir.events_file.stat().st_size if self.run_dir.events_file.exists() else 0
         environment = {**self.environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
@@ -106,20 +108,21 @@ class Job:
         return self.wait(process)
 
     def wait_for_step(self, process: "subprocess.Popen[str]", step: int) -> None:
-        """Return once this process has logged the step; fails if it ends before."""
+        """Return once the process started last has logged the step; fails if it ends before."""
         deadline = time.monotonic() + 60
-        while self._logged_by(process.pid) < step:
+        while self._newest_step() < step:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline, f"no step {step} within 60 s"
-            time.sleep(0.002)
+            time.sleep(0.01)
 
-    def _logged_by(self, pid: int) -> int:
-        mine, step = False, -1
-        for record in self.records():
-            if record["event"] in ("started", "resumed"):
-                mine = record["pid"] == pid
-            step = record["step"] if mine else -1
-        return step
+    def _newest_step(self) -> int:
+        """The step of the last whole record that was written since the last start, -1 if none was."""
+        if not self.run_dir.events_file.exists():
+            return -1
+        with self.run_dir.events_file.open("rb") as file:
+            file.seek(max(self._log_size, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().split(b"\n")
+        return int(orjson.loads(lines[-2])["step"]) if len(lines) > 2 else -1
 
     def records(self) -> list[dict[str, Any]]:
         """All whole records of the log, the superseded ones too."""

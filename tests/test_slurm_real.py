@@ -43,7 +43,7 @@ class SlurmJob(Job):
         deadline = time.monotonic() + 90
         while not any(r["segment"] == segment and r["event"] == "step" and r["step"] >= step for r in self.records()):
             assert time.monotonic() < deadline, f"{self.job_log()}\n{self.cluster.log_tail()}"
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def wait_until_finished(self, job_id: str) -> None:
         """Wait until the job has ended well and the run with it."""
@@ -111,8 +111,9 @@ def test_the_clock_ends_segments_and_the_run_goes_on(job: SlurmJob, tmp_path: Pa
     job.cluster.wait_for_state(first, "CANCELLED")
     total = job.status()["step"] + 100
     job.wait_until_finished(job.submit(**limited, max_steps=total))
-    assert job.reasons() == ["time_limit", "cancel"]
-    assert job.lost() == [0, 0]
+    assert job.reasons()[:2] == ["time_limit", "cancel"]
+    assert set(job.reasons()[2:]) <= {"time_limit"}, "a slow machine may meet another limit on the last steps"
+    assert set(job.lost()) == {0}
     whole = Job(tmp_path / "whole", small_settings(**{**ON_SLURM, "max_steps": total}))
     assert whole.run() == 0, whole.output
     assert job.traces() == whole.traces()
