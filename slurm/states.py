@@ -53,7 +53,8 @@ def show(run_dir: RunDir, jobs: list[Job] | None) -> Shown | None:
     job_id = _job_id(run_dir, status)
     job = _job(run_dir, job_id, jobs)
     state, note = _state(run_dir, status, job_id, job, jobs)
-    waits_for_nothing = state == "waiting" and job is None and (jobs is not None or not _is_slurms(job_id))
+    has_job = job is not None and (job.is_pending or job.is_alive)
+    waits_for_nothing = state == "waiting" and not has_job and (jobs is not None or not _is_slurms(job_id))
     needs_person = state in ("failed", "lost") or waits_for_nothing
     return Shown(run_dir, status, state, note, needs_person, job.job_id if job else job_id)
 

@@ -230,6 +230,20 @@ def test_a_sigterm_that_is_no_end_costs_nothing(job: SlurmJob, whole: Traces) ->
     assert job.traces() == whole
 
 
+@pytest.mark.parametrize(("name", "exit_code"), [("HUP", 75), ("INT", 130)])
+def test_other_signals_leave_the_run_waiting(name: str, exit_code: int, job: SlurmJob) -> None:
+    """Whoever sends these by hand wants it to stop: saved, waiting, not started again, and status says so."""
+    job_id = job.submit()
+    job.wait_until_step(150)
+    job.cluster.ask("scancel", f"--signal={name}", job_id)
+    assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+    status = job.status()
+    assert (status["state"], status["exit_code"], job.lost()) == ("waiting", exit_code, [])
+    assert job.events("checkpoint")[-1]["step"] == status["step"]
+    shown = job.shown()
+    assert (shown["state"], shown["needs_person"]) == ("waiting", True)
+
+
 def test_the_own_clock_stops_in_time_if_no_signal_comes(job: SlurmJob) -> None:
     """The job knows when its allocation ends: with no signal asked for it still saves, and comes back."""
     job_id = job.submit(

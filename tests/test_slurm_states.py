@@ -27,6 +27,7 @@ from slurm.states import show
         ("running", 1, "CANCELLED", "cancelled"),
         ("running", 1, "FAILED", "lost"),
         ("waiting", 1, None, "waiting"),
+        ("waiting", 1, "FAILED", "waiting"),
         ("submitted", 0, None, "waiting"),
     ],
 )
@@ -39,7 +40,7 @@ def test_the_first_rule_that_fits_gives_the_state(
     found = show(run_dir, None if queued == "away" else jobs)
     assert found is not None
     assert found.state == shown
-    assert found.needs_person == (shown in ("failed", "lost") or (shown == "waiting" and queued is None))
+    assert found.needs_person == (shown in ("failed", "lost") or (shown == "waiting" and queued in (None, "FAILED")))
 
 
 def test_a_job_is_recognised_by_its_run_directory(tmp_path: Path) -> None:
