@@ -142,7 +142,7 @@ def _named(stop: AllocationStop, reason: StopReason) -> str:
 
 
 def _leave(run: Run, stop: AllocationStop, start: Start, leave: Leave) -> int:
-    exit_code = EXIT_INTERRUPTED if leave.reason == "interrupt" else EXIT_RESUMABLE
+    exit_code = EXIT_INTERRUPTED if leave.reason == "interrupt" and not start.local else EXIT_RESUMABLE
     stop.ignore_from_now_on()
     saved = f"{leave.why}; saved at step {run.trainer.step:,} of {run.settings.total_steps:,}, nothing is lost"
     will_restart = leave.requeue and not (start.local and _num_starts(run.run_dir, start.job_id) >= LOCAL_STARTS)

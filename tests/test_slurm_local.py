@@ -61,16 +61,41 @@ def test_a_time_limit_starts_it_again(tmp_path: Path) -> None:
     assert job.traces() == whole.traces()
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "cancel"])
-def test_a_stopped_local_run_is_not_started_again(how: str, small_job: Job, uninterrupted: Traces) -> None:
-    """SIGTERM leaves it waiting, cancel cancelled; it comes back only by a command, and ends with the same bytes."""
+def test_the_last_of_submitits_starts_says_so(tmp_path: Path) -> None:
+    """submitit's local executor starts a task six times; then the run waits, and tells what to do."""
+    job = Job(tmp_path, small_settings(**{**ON_SLURM, "max_steps": 10**6}, slurm_time="1", slurm_signal_delay_s=50))
+    assert job.slurm("submit", "--local") == 0, job.output
+    deadline = time.monotonic() + 200
+    while [record["segment"] for record in job.events("stopped")][-1:] != [6]:
+        assert time.monotonic() < deadline, job.records()[-3:]
+        time.sleep(0.5)
+    _wait_for_state(job, "waiting")
+    verdict = job.status()["verdict"]
+    assert "the last of the 6 starts" in verdict
+    assert "submit the run again" in verdict
+    assert job.slurm("status", "small") == 1
+
+
+def test_following_a_log_ends_with_the_run(small_job: Job) -> None:
+    """`log --follow` prints what is there and what comes, each record once, and ends when the run is finished."""
+    assert small_job.slurm("submit", "--local") == 0
+    _wait_for_step(small_job, 50)
+    assert small_job.slurm("log", "small", "--follow", "--event", "step", "--fields", "step", "--csv") == 0
+    assert small_job.output.split() == ["step", *(str(step) for step in range(7, 1501, 7))]
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "cancel"])
+def test_a_stopped_local_run_is_not_started_again(how: str, small_job: Job) -> None:
+    """A signal leaves it waiting, cancel cancelled; it comes back only by a command."""
     assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
     _wait_for_step(small_job, 100)
     if how == "cancel":
         assert small_job.slurm("cancel", "small") == 0, small_job.output
     else:
-        os.kill(small_job.status()["pid"], signal.SIGTERM)
-    state, reason = {"cancel": ("cancelled", "cancel"), "SIGTERM": ("waiting", "terminated")}[how]
+        os.kill(small_job.status()["pid"], signal.Signals[how])
+    state, reason = {"cancel": ("cancelled", "cancel"), "SIGINT": ("waiting", "interrupt")}.get(
+        how, ("waiting", "terminated")
+    )
     _wait_for_state(small_job, state)
     time.sleep(2)
     assert (small_job.status()["state"], small_job.status()["reason"]) == (state, reason)

@@ -230,7 +230,7 @@ def test_a_sigterm_that_is_no_end_costs_nothing(job: SlurmJob, whole: Traces) ->
     assert job.traces() == whole
 
 
-@pytest.mark.parametrize(("name", "exit_code"), [("HUP", 75), ("INT", 130)])
+@pytest.mark.parametrize(("name", "exit_code"), [("HUP", 75), ("USR1", 75), ("INT", 130)])
 def test_other_signals_leave_the_run_waiting(name: str, exit_code: int, job: SlurmJob) -> None:
     """Whoever sends these by hand wants it to stop: saved, waiting, not started again, and status says so."""
     job_id = job.submit()
@@ -244,14 +244,23 @@ def test_other_signals_leave_the_run_waiting(name: str, exit_code: int, job: Slu
     assert (shown["state"], shown["needs_person"]) == ("waiting", True)
 
 
-def test_the_own_clock_stops_in_time_if_no_signal_comes(job: SlurmJob) -> None:
-    """The job knows when its allocation ends: with no signal asked for it still saves, and comes back."""
+@pytest.mark.parametrize("knows_its_end", [True, False])
+def test_a_time_limit_without_a_signal_before_it_loses_nothing(knows_its_end: bool, job: SlurmJob) -> None:
+    """The job's own clock is first; where even that is misled, Slurm's SIGTERM at the limit still leaves time to save."""
+    misled = '["export SLURM_JOB_END_TIME=99999999999"]'
     job_id = job.submit(
-        slurm_time="00:01:00", slurm_signal_delay_s=30, slurm_extra='{"signal": "CONT@1"}', max_steps=10**6
+        slurm_time="00:01:00",
+        slurm_signal_delay_s=30,
+        slurm_extra='{"signal": "CONT@1"}',
+        slurm_setup="[]" if knows_its_end else misled,
+        max_steps=10**6,
     )
-    job.wait_until_step(1, segment=2)
+    deadline = time.monotonic() + 150
+    while not any(record["segment"] == 2 for record in job.events("step")):
+        assert time.monotonic() < deadline, f"{job.job_log()}\n{job.cluster.log_tail()}"
+        time.sleep(0.5)
     assert (job.reasons(), job.lost()) == (["time_limit"], [0])
-    assert job.events("signal") == [], "the clock must have been first, or this test shows nothing"
+    assert [record["signal"] for record in job.events("signal")] == ([] if knows_its_end else ["SIGTERM"])
     job.cluster.ask("scancel", job_id)
 
 
