@@ -1,14 +1,13 @@
 """`aae-job`: trains here and now, from the settings of the environment; the same command starts and resumes."""
 
-import os
 import shlex
 import sys
 
 from job.commands import COMMANDS
 from job.datasets import check_dataset
-from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE, AaeError
+from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE
 from job.events import StopReason
-from job.flags import Parser, add_settings, read_configuration_from
+from job.flags import Parser, add_settings, read_configuration_from, run_command
 from job.record import plan_start
 from job.run import Run
 from job.rundir import RunDir
@@ -18,17 +17,9 @@ from job.signals import SignalStop
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # lines appear in a batch job's log at once
-    command = COMMANDS.get(arguments[0]) if arguments else None
-    try:
-        return command(arguments[1:]) if command else train(arguments)
-    except AaeError as error:
-        print(f"aae-job: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our lines has gone (`| head`); keep the interpreter from complaining about it at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    if arguments and arguments[0] in COMMANDS:
+        return run_command("aae-job", COMMANDS[arguments[0]], arguments[1:])
+    return run_command("aae-job", train, arguments)
 
 
 def train(arguments: list[str]) -> int:

@@ -1,11 +1,10 @@
 """`aae-slurm`: from the login node. Submits runs, tells how they are, reads their logs, collects what they made."""
 
-import os
 import sys
 from collections.abc import Callable
 
-from job.errors import AaeError
-from job.flags import Parser
+from job.errors import UsageError
+from job.flags import Parser, run_command
 from slurm.commands import cancel, collect, log, run, status, submit
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -21,20 +20,16 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    try:
-        if arguments and arguments[0] in COMMANDS:
-            return COMMANDS[arguments[0]](arguments[1:])
-        parser = _parser()
-        parser.add_argument("command", choices=COMMANDS)
-        parser.parse_args(arguments)
-        return 2
-    except AaeError as error:
-        print(f"aae-slurm: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    if arguments and arguments[0] in COMMANDS:
+        return run_command("aae-slurm", COMMANDS[arguments[0]], arguments[1:])
+    return run_command("aae-slurm", _no_command, arguments)
+
+
+def _no_command(arguments: list[str]) -> int:
+    parser = _parser()
+    parser.add_argument("command", choices=COMMANDS)
+    parser.parse_args(arguments)
+    return UsageError.exit_code
 
 
 def _parser() -> Parser:

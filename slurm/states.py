@@ -99,7 +99,9 @@ def _state(
         if job is not None and job.is_cancelled:
             return "cancelled", ""
         if job is not None or heartbeat_age_s(status) > LOST_AFTER_S or _is_gone_here(run_dir, status):
-            return "lost", "its job has ended without a word: submit again"
+            printed = run_dir.slurm / f"{job_id}_0_log.out"
+            where = f" (what it printed: {printed})" if printed.exists() else ""
+            return "lost", f"its job has ended without a word: submit again{where}"
         return stored, "its job is not in the queue"
     return "waiting", "no job in the queue: submit again"
 
