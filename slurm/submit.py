@@ -24,6 +24,7 @@ from slurm.states import heartbeat_age_s
 QUEUE_TIMEOUT_S = 15.0
 FRESH_S = 30.0
 SUBMITTER_WAIT_S = 60.0
+ENDING_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,19 @@ def _holder(run_dir: RunDir, *, ask_queue: bool) -> str | None:
         owner = read_owner(run_dir.claim_file(status.segment))
         if owner is not None and not owner.is_over(Owner.this_process()):
             return str(owner)
-    return _local_start(run_dir)
+    return _live_local_start(run_dir)
+
+
+def _live_local_start(run_dir: RunDir) -> str | None:
+    """submitit's local controller of this run, once it is clear that it will not end of itself."""
+    deadline = time.monotonic() + ENDING_S
+    while (holder := _local_start(run_dir)) is not None and time.monotonic() < deadline:
+        status = read_status(run_dir)
+        owner = read_owner(run_dir.claim_file(status.segment)) if status is not None else None
+        if owner is None or not owner.released:
+            break
+        time.sleep(0.1)  # it outlives its process by a second, or starts the next
+    return holder
 
 
 def _local_start(run_dir: RunDir) -> str | None:

@@ -103,6 +103,22 @@ def test_a_stopped_local_run_is_not_started_again(how: str, small_job: Job) -> N
     assert {record["segment"] for record in small_job.records()} == {1}
 
 
+def test_a_submit_right_after_a_cancel_starts_it_again(small_job: Job) -> None:
+    """submitit's controller outlives the cancelled process by a moment, and must not be taken for a run that goes on."""
+    assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
+    _wait_for_step(small_job, 50)
+    controller = small_job.status()["job_id"].removeprefix("local-")
+    assert small_job.slurm("cancel", "small") == 0, small_job.output
+    os.kill(int(controller), signal.SIGSTOP)  # as if it slept a little longer
+    second = small_job.start("submit", "--local", module="slurm", max_steps=10**6)
+    time.sleep(1)
+    os.kill(int(controller), signal.SIGCONT)
+    assert small_job.wait(second) == 0, small_job.output
+    assert "as    local-" in small_job.output
+    _wait_for_step(small_job, 1, segment=2)
+    assert small_job.slurm("cancel", "small") == 0, small_job.output
+
+
 def test_status_knows_a_killed_local_run(small_job: Job) -> None:
     """A process that is gone on this host is lost at once, needs a person, and the exit code says so."""
     assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
