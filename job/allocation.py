@@ -75,6 +75,12 @@ class Allocation(BaseModel):
         ge=15,
         description="Seconds before the time limit at which Slurm is asked to warn; must hold a step and a save.",
     )
+    max_stalls: int = Field(
+        3,
+        ge=1,
+        description="Segments in a row without a new checkpoint, ended by a crash or the time limit, or exceptions at the "
+        "same step, after which the run is no more started again by itself.",
+    )
     setup: Annotated[list[Annotated[str, AfterValidator(_one_line)]], BeforeValidator(_from_json)] = Field(
         [], description="Shell lines to run on the node before the job, such as module loads: a JSON list."
     )

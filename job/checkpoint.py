@@ -4,12 +4,13 @@ The file is torch's own zip archive, so `torch.load(file, weights_only=True)` re
 it stands in the archive's comment, written while the content streams to disk.
 """
 
+import errno
 import hashlib
 import io
 import pickle
-import re
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ from job.errors import CheckpointError, HopelessError, UsageError
 from job.rundir import RunDir
 
 FORMAT = 1
+LAG_S = 30.0  # how long another node's file may take to be seen on a shared filesystem
 
 _NO_COMMENT = struct.pack("<H", 0)  # how a zip archive without a comment ends: the comment's length
 _COMMENT = struct.pack("<H", 64)  # a hexadecimal SHA-256
@@ -98,39 +100,36 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def checkpoint_steps(run_dir: RunDir, known_step: int | None = None) -> list[int]:
-    """Steps of the checkpoints, newest first; `known_step` is looked up by name, since a listing may lag."""
-    listed = {int(m[1]) for f in _names(run_dir) if (m := re.fullmatch(r"step-(\d{12})\.pt", f))}
-    if known_step is not None and run_dir.checkpoint_file(known_step).exists():
-        listed.add(known_step)
-    return sorted(listed, reverse=True)
-
-
-def _names(run_dir: RunDir) -> Iterator[str]:
-    return (p.name for p in run_dir.checkpoints.iterdir()) if run_dir.checkpoints.is_dir() else iter(())
-
-
-def load_newest(run_dir: RunDir, known_step: int | None) -> tuple[dict[str, Any] | None, list[CheckpointError]]:
+def load_newest(
+    run_dir: RunDir, known_step: int | None, tell: Callable[[str], None] = lambda _: None
+) -> tuple[dict[str, Any] | None, list[CheckpointError]]:
     """The newest checkpoint that verifies, None if there has never been one, and the errors of the bad ones before it.
 
-    A bad one is renamed, never deleted. Raises HopelessError if there has been a checkpoint and none can be used.
+    A bad one is renamed, never deleted. The one of `known_step` may be late to appear on a shared filesystem: it is waited
+    for. Raises HopelessError if there has been a checkpoint and none can be used.
     """
     bad: list[CheckpointError] = []
-    for step in checkpoint_steps(run_dir, known_step):
+    if known_step and not _appears(run_dir, known_step, tell):
+        bad.append(
+            CheckpointError(f"{run_dir.checkpoint_file(known_step)} is known to have been written and is not there")
+        )
+    for step in run_dir.checkpoint_steps(known_step):
         path = run_dir.checkpoint_file(step)
         try:
             return read_checkpoint(path), bad
         except CheckpointError as error:
             run_dir.fence()
-            path.rename(path.with_name(path.name + ".bad"))
+            path.rename(_aside(path, "bad"))
             bad.append(CheckpointError(f"{error}; kept aside as {path.name}.bad"))
-    if known_step is not None or any(name.endswith(".pt.bad") for name in _names(run_dir)):
+        except OSError as error:
+            bad.append(CheckpointError(f"{path} cannot be read: {error}"))
+    if known_step or bad or any(run_dir.checkpoints.glob("*.pt.bad")):
         raise HopelessError(
             "no_checkpoint",
             "\n".join(
                 [
                     f"no checkpoint in {run_dir.checkpoints} can be read, though there has been one"
-                    + (f" at step {known_step}" if known_step is not None else ""),
+                    + (f" at step {known_step}" if known_step else ""),
                     *(f"  {error}" for error in bad),
                     "restore one from a backup, or start again under another AAE_RUN_NAME; nothing was overwritten",
                 ]
@@ -139,7 +138,47 @@ def load_newest(run_dir: RunDir, known_step: int | None) -> tuple[dict[str, Any]
     return None, bad
 
 
-def prune(run_dir: RunDir, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
-    for step in checkpoint_steps(run_dir)[keep:]:
+def _appears(run_dir: RunDir, step: int, tell: Callable[[str], None]) -> bool:
+    path = run_dir.checkpoint_file(step)
+    deadline = time.monotonic() + LAG_S
+    told = False
+    while not path.exists():
+        if _aside(path, "bad").exists() or time.monotonic() > deadline:
+            return False
+        if not told:
+            tell(f"{path} is known to have been written and cannot be seen yet: waiting up to {LAG_S:.0f} s for it")
+            told = True
+        time.sleep(0.5)
+        run_dir.checkpoint_steps()  # over NFS, asking for the folder's names brings the new ones
+    return True
+
+
+def make_room(run_dir: RunDir, needed_bytes: int) -> None:
+    """See to it that a checkpoint fits, if need be by removing all older ones but the newest; raises OSError if it cannot."""
+    free = run_dir.free_bytes()
+    if free >= needed_bytes:
+        return
+    older = [run_dir.checkpoint_file(step) for step in run_dir.checkpoint_steps()[1:]]
+    if free + sum(path.stat().st_size for path in older) < needed_bytes:
+        message = f"a checkpoint needs {needed_bytes / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
+        raise OSError(errno.ENOSPC, message, str(run_dir.checkpoints))
+    for path in older:
+        path.unlink(missing_ok=True)
+
+
+def prune(run_dir: RunDir, keep: int, newest: int) -> None:
+    """Remove all but the newest `keep` checkpoints up to `newest`, the one just written, which always stays.
+
+    One of a later step is of a segment that was given up, and too late to be gone on from: it is set aside.
+    """
+    steps = run_dir.checkpoint_steps(newest)
+    for step in steps:
+        if step > newest:
+            path = run_dir.checkpoint_file(step)
+            path.rename(_aside(path, "late"))
+    for step in [step for step in steps if step <= newest][keep:]:
         run_dir.checkpoint_file(step).unlink(missing_ok=True)
+
+
+def _aside(path: Path, why: str) -> Path:
+    return path.with_name(f"{path.name}.{why}")

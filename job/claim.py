@@ -4,11 +4,15 @@ Nothing here needs a lock of the filesystem, and claims are looked up by name, s
 lag. A crash leaves a claim that the next start finds dead: at once on the same host, else by a heartbeat that stands still.
 """
 
+import contextlib
+import errno
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,12 +20,28 @@ from job.errors import TakenOverError
 from job.rundir import RunDir
 from job.status import read_status
 
+# How a segment ended: a reason to stop, an end of its own, or what became of it.
+Cause = Literal[
+    "finished",
+    "time_limit",
+    "preemption",
+    "requeue",
+    "cancel",
+    "interrupt",
+    "terminated",
+    "refused",
+    "exception",
+    "out_of_memory",
+    "killed",
+    "hopeless",
+]
+
 TAKEOVER_S = 60.0
 POLL_S = 0.5
 
 
 class Owner(BaseModel):
-    """The process that holds a claim, in terms that another process can check."""
+    """A process, in terms that another process can check."""
 
     host: str
     boot_id: str
@@ -30,7 +50,6 @@ class Owner(BaseModel):
     process_start: str
     job_id: str | None = None
     restart_count: int = 0
-    released: bool = False
 
     @classmethod
     def this_process(cls, job_id: str | None = None, restart_count: int = 0) -> "Owner":
@@ -47,9 +66,7 @@ class Owner(BaseModel):
 
     def is_over(self, successor: "Owner") -> bool:
         """Whether `successor`, this process, can tell for sure that the owner writes no more."""
-        if self.released:
-            return True
-        if self.job_id is not None and self.job_id == successor.job_id and self.restart_count < successor.restart_count:
+        if self.is_earlier_start(successor):
             return True
         same_machine = (self.host, self.boot_id, self.pid_namespace) == (
             successor.host,
@@ -58,31 +75,69 @@ class Owner(BaseModel):
         )
         return same_machine and _process_start(self.pid) != self.process_start
 
+    def is_earlier_start(self, of: "Owner") -> bool:
+        """Whether this is an earlier start of the same job: a scheduler ends one before it begins the next."""
+        return self.job_id is not None and self.job_id == of.job_id and self.restart_count < of.restart_count
+
     def __str__(self) -> str:
         job = f", job {self.job_id}" if self.job_id else ""
         return f"process {self.pid} on host {self.host}{job}"
 
 
-class Claim:
-    """The right to write in a run directory, until a newer claim appears."""
+class Segment(BaseModel):
+    """What stands in a claim: whose it is and, as far as that is known, from where the segment went on and how it ended.
 
-    def __init__(self, run_dir: RunDir, segment: int, owner: Owner) -> None:
+    `from_step` is the step it went on from, None before it has loaded; `cause` is None while it lives, and for ever if it
+    died without a word. `failed_at` is the step that an exception ended.
+    """
+
+    owner: Owner
+    from_step: int | None = None
+    cause: Cause | None = None
+    failed_at: int | None = None
+
+    def is_over(self, successor: Owner) -> bool:
+        """Whether `successor`, this process, can tell for sure that the segment writes no more."""
+        return self.cause is not None or self.owner.is_over(successor)
+
+
+def read_segment(run_dir: RunDir, number: int) -> Segment | None:
+    """What stands in a claim; None if there is none, or none that can be read."""
+    try:
+        return Segment.model_validate_json(run_dir.claim_file(number).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+class Claim:
+    """The right to write in a run directory as one segment, until a newer claim appears."""
+
+    def __init__(self, run_dir: RunDir, number: int, segment: Segment) -> None:
+        self.number = number
         self.segment = segment
         self._run_dir = run_dir
-        self._owner = owner
 
     def check(self) -> None:
         """Raise TakenOverError if a later start has claimed the run."""
-        if self._run_dir.claim_file(self.segment + 1).exists():
+        if self._run_dir.claim_file(self.number + 1).exists():
             raise TakenOverError(
-                f"{self._run_dir.path}: segment {self.segment + 1} has taken this run over while segment {self.segment} "
-                f"({self._owner}) did not answer; this process writes nothing more. The run goes on there"
+                f"{self._run_dir.path}: segment {self.number + 1} has taken this run over while segment {self.number} "
+                f"({self.segment.owner}) did not answer; this process writes nothing more. The run goes on there"
             )
 
-    def release(self) -> None:
-        """Tell the next start that it need not wait."""
-        released = self._owner.model_copy(update={"released": True})
-        self._run_dir.replace(self._run_dir.claim_file(self.segment), released.model_dump_json().encode())
+    def note(self, **changes: Any) -> None:
+        """Write down what is known of the segment now; a `cause` tells the next start that it need not wait."""
+        self.segment = self.segment.model_copy(update=changes)
+        self._run_dir.replace(self._run_dir.claim_file(self.number), self.segment.model_dump_json().encode())
+
+
+def newest_claim(run_dir: RunDir) -> int:
+    """The number of the newest segment, 0 if there is none; looked up by name."""
+    status = read_status(run_dir)
+    number = status.segment if status else 0
+    while run_dir.claim_file(number + 1).exists():
+        number += 1
+    return number
 
 
 def claim_run(run_dir: RunDir, owner: Owner, tell: Callable[[str], None] = lambda _: None) -> Claim:
@@ -90,55 +145,78 @@ def claim_run(run_dir: RunDir, owner: Owner, tell: Callable[[str], None] = lambd
 
     Waits up to TAKEOVER_S for a sign of life of a holder that cannot be checked; `tell` gets a line about it.
     """
-    status = read_status(run_dir)
-    segment = status.segment if status else 0
     while True:
-        while run_dir.claim_file(segment + 1).exists():
-            segment += 1
-        if segment > 0:
-            _wait_for_end(run_dir, segment, owner, tell)
+        newest = newest_claim(run_dir)
+        if newest > 0:
+            _wait_for_end(run_dir, newest, owner, tell)
+        segment = Segment(owner=owner)
         try:
-            create_exclusively(run_dir.claim_file(segment + 1), owner.model_dump_json().encode())
+            create_exclusively(run_dir.claim_file(newest + 1), segment.model_dump_json().encode())
         except FileExistsError:
             continue
-        return Claim(run_dir, segment + 1, owner)
+        return Claim(run_dir, newest + 1, segment)
 
 
-def _wait_for_end(run_dir: RunDir, segment: int, owner: Owner, tell: Callable[[str], None]) -> None:
-    """Return when the holder of `segment` writes no more or a newer claim appears; raise if it shows life."""
-    holder = read_owner(run_dir.claim_file(segment))
+def _wait_for_end(run_dir: RunDir, number: int, owner: Owner, tell: Callable[[str], None]) -> None:
+    """Return when the holder of a segment writes no more or a newer claim appears; raise if it shows life."""
+    holder = read_segment(run_dir, number)
     before = read_status(run_dir)
     deadline = time.monotonic() + TAKEOVER_S
     told = False
     while not (holder is not None and holder.is_over(owner)) and time.monotonic() < deadline:
-        if run_dir.claim_file(segment + 1).exists():
+        if run_dir.claim_file(number + 1).exists():
             return
+        name = holder.owner if holder is not None else None
         current = read_status(run_dir)
         if current != before and current is not None and current.state == "running":
             raise TakenOverError(
-                f"{run_dir.path}: {holder or 'another process'} is writing this run; "
+                f"{run_dir.path}: {name or 'another process'} is writing this run; "
                 "wait for it or stop it (Ctrl-C or SIGTERM there), then type the same command again"
             )
         if not told:
-            tell(f"waiting up to {TAKEOVER_S:.0f} s for a sign of life of {holder or 'the last segment'}")
+            tell(f"waiting up to {TAKEOVER_S:.0f} s for a sign of life of {name or 'the last segment'}")
             told = True
         time.sleep(POLL_S)
-        holder = read_owner(run_dir.claim_file(segment))
+        holder = read_segment(run_dir, number)
 
 
 def create_exclusively(path: Path, content: bytes) -> None:
-    """Create a file that must not exist; raises FileExistsError. Of several at once, on any machine, one wins."""
+    """Create a file that must not exist, whole; raises FileExistsError. Of several at once, on any machine, one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        _create(temporary, content)
+        try:
+            path.hardlink_to(temporary)
+        except OSError as error:
+            # Over NFS the answer may get lost: two names mean that the link was made.
+            if temporary.stat().st_nlink == 2:
+                return
+            if error.errno not in _NO_LINKS:
+                raise
+            _create(path, content)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def _create(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         os.write(descriptor, content)
         os.fsync(descriptor)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
 
 
 def read_owner(path: Path) -> Owner | None:
-    """The owner of a claim; None if the file is gone or its writer was killed before it had written."""
+    """The process that a file names; None if the file is gone or cannot be read."""
     try:
         return Owner.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):

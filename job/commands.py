@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from job.datasets import check_dataset
 from job.errors import EXIT_FINISHED, UsageError
 from job.flags import Parser, add_settings, read_configuration_from
+from job.machine import allotted_cpus
 from job.rundir import RunDir, find_run
 
 
@@ -88,6 +92,44 @@ def verify(arguments: list[str]) -> int:
     return 0 if all(finding.good for finding in findings) else 1
 
 
+def verify_resume(arguments: list[str]) -> int:
+    """proves exact resume with the present settings on this machine"""
+    parser = Parser(
+        "aae-job verify-resume",
+        "Trains the run that the settings describe once through, then again with N interruptions at random moments by random\n"
+        "signals, half of them SIGKILL, and compares weights, lattices and losses byte for byte. Works in a folder of its\n"
+        "own below AAE_RUNS_DIR, which it removes unless something differs.\n"
+        "Exit code 0: equal; 1: something differs.",
+        "AAE_MAX_STEPS=300 AAE_CHECKPOINT_EVERY_STEPS=50 aae-job verify-resume --kills 5",
+    )
+    parser.add_argument("--kills", type=_count, default=10, metavar="N", help="interruptions to make [10]")
+    add_settings(parser)
+    options, configuration = read_configuration_from(parser, arguments)
+    settings = configuration.settings
+    check_dataset(settings.dataset, settings.data_dir)
+    settings = settings.model_copy(update={"num_threads": settings.num_threads or allotted_cpus()})
+
+    from job.proof import prove, table
+
+    try:
+        settings.runs_dir.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".verify-resume-", dir=settings.runs_dir))
+    except OSError as error:
+        raise UsageError(
+            f"AAE_RUNS_DIR={settings.runs_dir} cannot be written: {error}; set it to another folder"
+        ) from error
+    equal = False
+    try:
+        proof = prove(settings, options.kills, folder, print)
+        equal = not proof.differences
+        print("\n".join(table(proof)))
+        print("equal byte for byte" if equal else f"the runs are kept in {folder}")
+    finally:
+        if equal:
+            shutil.rmtree(folder, ignore_errors=True)
+    return EXIT_FINISHED if equal else 1
+
+
 def events_schema(arguments: list[str]) -> int:
     """prints the JSON Schema of the event log"""
     Parser(
@@ -106,6 +148,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "fetch": fetch,
     "sample": sample,
     "verify": verify,
+    "verify-resume": verify_resume,
     "events-schema": events_schema,
 }
 

@@ -77,16 +77,17 @@ def read_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def last_record(path: Path) -> dict[str, Any] | None:
-    """The last whole record of a log, None if there is none; reads only the file's end."""
+def last_records(path: Path, count: int) -> list[dict[str, Any]]:
+    """The last whole records of a log, as many as there are up to `count`; reads only the file's end."""
     if not path.exists():
-        return None
+        return []
     with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 65536))
         lines = file.read().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith(b"\n")]
-    record: dict[str, Any] | None = orjson.loads(whole[-1]) if whole else None
-    return record
+    if size > 65536:
+        del lines[0]  # it may have begun before
+    return [orjson.loads(line) for line in lines if line.endswith(b"\n")][-count:]
 
 
 def merged_records(path: Path) -> Iterator[dict[str, Any]]:

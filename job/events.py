@@ -107,6 +107,12 @@ class Failed(Event):
     reason: str = Field(description="One word for the cause.")
     error: str = Field(description="The error's message.")
     exit_code: int = Field(description="The process's exit code.")
+    host: str = Field(description="Host name.")
+    device: str | None = Field(description="Where it trained, null if it had not begun.")
+    peak_memory_bytes: int | None = Field(
+        description="The most main memory that the process has held, null if unknown."
+    )
+    traceback: str | None = Field(description="Where in the code, for an error that has no message of its own.")
 
 
 class Warned(Event):

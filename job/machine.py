@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import resource
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -86,6 +87,11 @@ def device_name(device: "torch.device") -> str:
     import torch
 
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def peak_memory_bytes() -> int:
+    """The most main memory that this process has held at once, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What has to reach the run directory in order: log lines and pictures, kept while the disk refuses them."""
 
+import errno
 import os
 from collections import deque
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ class Outbox:
 
     def drain(self) -> None:
         """Try everything that waits, in order; stops at the first failure. Raises TakenOverError."""
-        self._run_dir.fence()
         try:
+            self._run_dir.fence()
             while self.items:
                 item = self.items[0]
                 if item.path is None:
@@ -59,9 +60,20 @@ class Outbox:
         else:
             self.error = None
 
+    def flush(self) -> None:
+        """Bring everything to disk; raises the OSError of what it refuses."""
+        self.drain()
+        if self.error is not None:
+            raise self.error
+        self.sync()
+
     def sync(self) -> None:
-        """Bring the log to disk; raises OSError."""
+        """Bring the log to disk; raises OSError, also if somebody has moved or removed the log."""
         os.fsync(self._descriptor)
+        if not os.path.samestat(os.fstat(self._descriptor), self._run_dir.events_file.stat()):
+            raise OSError(
+                errno.ESTALE, "this is no longer the file that the records go to", str(self._run_dir.events_file)
+            )
 
     def close(self) -> None:
         """Close the log."""

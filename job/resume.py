@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from job.eventlog import last_record, read_lines
+from job.claim import Owner, Segment
+from job.eventlog import last_records, read_lines
 from job.machine import versions
 from job.rundir import RunDir
 from job.settings import Settings
@@ -22,26 +23,41 @@ class Past:
     seconds_lost: float
 
 
-def look_back(run_dir: RunDir, before: Status | None, state: dict[str, Any] | None) -> Past:
+def look_back(
+    run_dir: RunDir, before: Status | None, previous: Segment | None, now: Owner, state: dict[str, Any] | None
+) -> Past:
     """Compare the log and the last status with the checkpoint's state that is gone on from, None for none.
 
     What a killed segment did after its last record and heartbeat is not known, so what is lost may be a little more.
     """
-    last = last_record(run_dir.events_file)
-    if last is None:
-        return Past("left no record", 0, 0.0)
-    previous = "was killed"
-    if last["event"] in ("stopped", "finished", "failed"):
-        previous = f"{last['event']} ({last['reason']})" if "reason" in last else last["event"]
+    how = _how_it_ended(previous, now)
+    records = last_records(run_dir.events_file, 1)
+    if not records:
+        return Past(how, 0, 0.0)
+    last = records[0]
     from_step = state["step"] if state else 0
     steps_lost = max(last["step"], before.step if before else 0) - from_step
     if steps_lost <= 0:
-        return Past(previous, 0, 0.0)
+        return Past(how, 0, 0.0)
     lived_until = _seconds(last["time"])
     if before is not None and before.state == "running":
         lived_until = max(lived_until, _seconds(before.updated_at))
     since = state["saved_at"] if state else _seconds(orjson.loads(next(read_lines(run_dir.events_file)))["time"])
-    return Past(previous, steps_lost, max(0.0, round(lived_until - since, 1)))
+    return Past(how, steps_lost, max(0.0, round(lived_until - since, 1)))
+
+
+def _how_it_ended(previous: Segment | None, now: Owner) -> str:
+    if previous is None:
+        return "left no record"
+    if previous.cause in ("exception", "out_of_memory", "hopeless", "refused"):
+        return f"failed ({previous.cause})"
+    if previous.cause == "finished":
+        return "finished"
+    if previous.cause not in (None, "killed"):
+        return f"stopped ({previous.cause})"
+    if previous.cause is None and previous.owner.is_earlier_start(now):
+        return "was ended by Slurm, which started the job again by itself"
+    return "was killed"
 
 
 def changed_settings(state: dict[str, Any], settings: Settings) -> dict[str, list[Any]]:

@@ -8,15 +8,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from job.cancel import remove_mark
-from job.claim import Owner, claim_run
-from job.errors import EXIT_FINISHED, AaeError, HopelessError, TakenOverError, UsageError
+from job.claim import Cause, Owner, claim_run, read_segment
+from job.crash import crash_of, settle, used_up
+from job.errors import EXIT_FINISHED, TakenOverError, UsageError
 from job.eventlog import EventLog, read_lines
 from job.events import StopReason
 from job.machine import allotted_cpus, choose_device, device_name, versions
 from job.outbox import Outbox
+from job.patience import patiently
 from job.record import Plan
 from job.resume import Past, changed_settings, inexactness, look_back
-from job.rundir import RunDir
+from job.rundir import FULL, RunDir
 from job.status import Heartbeat, State, Status, read_status
 
 if TYPE_CHECKING:
@@ -28,39 +30,62 @@ if TYPE_CHECKING:
 class Run:
     """A claimed run as a context manager; `load`, then `train` as often as needed, then `finish` or `leave`.
 
-    Entering raises TakenOverError if another process writes the run. An exception that leaves the block is recorded as
-    the run's verdict, except TakenOverError: then another process owns the directory.
+    Entering raises TakenOverError if another process writes the run, UsageError if its directory cannot be written. An
+    exception that leaves the block is put on record, except TakenOverError: then another process owns the directory.
+    `allowance` is how many segments in a row may come to nothing before the run is no more started again by itself, None
+    where nothing does; `restarts` tells after an exception that it is to be started again.
     """
 
     def __init__(
-        self, run_dir: RunDir, plan: Plan, *, owner: Owner | None = None, tell: Callable[[str], None] = lambda _: None
+        self,
+        run_dir: RunDir,
+        plan: Plan,
+        *,
+        owner: Owner | None = None,
+        allowance: int | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.run_dir = run_dir
         self.settings = plan.settings
+        self.restarts = False
         self.trainer: Trainer
         self.log: EventLog
         self._plan = plan
         self._owner = owner or Owner.this_process()
+        self._allowance = allowance
         self._tell = tell
         self._outbox: Outbox
 
     def __enter__(self) -> Self:
+        patiently(self._claim_run, self.run_dir, "nothing was written")
+        self.run_dir.fence = self._claim.check
+        self._before = read_status(self.run_dir)
+        self._previous = read_segment(self.run_dir, self._claim.number - 1)
+        self._heartbeat = Heartbeat(self.run_dir, self._first_status())
         try:
-            self._claim = claim_run(self.run_dir, self._owner, self._tell)
-            self._before = read_status(self.run_dir)
-            self.run_dir.fence = self._claim.check
-            self._heartbeat = Heartbeat(self.run_dir, self._first_status())
             self._heartbeat.start()
             self.run_dir.clear_temporaries()
             remove_mark(self.run_dir)
             self._write_record()
             self._outbox = Outbox(self.run_dir)
+            self.log = EventLog(self.run_dir, self._claim.number, self._outbox)
         except OSError as error:
-            raise UsageError(
-                f"{self.run_dir.path} cannot be written: {error}; make it writable or set AAE_RUNS_DIR to a folder that is"
-            ) from error
-        self.log = EventLog(self.run_dir, self._claim.segment, self._outbox)
+            self._heartbeat.end()
+            raise self._not_writable(error) from error
         return self
+
+    def _claim_run(self) -> None:
+        try:
+            self._claim = claim_run(self.run_dir, self._owner, self._tell)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"{self.run_dir.path} cannot be written: {error}; make it writable or set AAE_RUNS_DIR to a folder that is"
+        )
 
     def _write_record(self) -> None:
         if self.settings.num_threads is None:
@@ -76,7 +101,7 @@ class Run:
             step=before.step if before else 0,
             checkpoint_step=before.checkpoint_step if before else None,
             total_steps=self.settings.total_steps,
-            segment=self._claim.segment,
+            segment=self._claim.number,
             job_id=self._owner.job_id,
             host=self._owner.host,
             pid=self._owner.pid,
@@ -99,14 +124,19 @@ class Run:
         device = choose_device(settings.device)
         batches = Batches(load_training_images(settings), settings.batch_size, settings.seed, device)
         self.trainer = Trainer(settings, batches, device, self.run_dir, self._outbox, self.log)
-        known_step = self._before.checkpoint_step if self._before else None
-        state, bad = checkpoint.load_newest(self.run_dir, known_step)
-        past = look_back(self.run_dir, self._before, state)
+        known_step = max(
+            (self._before.checkpoint_step if self._before else None) or 0,
+            (self._previous.from_step if self._previous else None) or 0,
+        )
+        state, bad = checkpoint.load_newest(self.run_dir, known_step, self._tell)
+        past = look_back(self.run_dir, self._before, self._previous, self._owner, state)
         if state is not None:
             self._write_carried(state["pending"])
             self.trainer.restore(state)
         self._heartbeat.progress = self.trainer.progress
+        self._claim.note(from_step=self.trainer.step)
         self._write_start(device, state, past)
+        self._heartbeat.write(device=device_name(device))
         for error in bad:
             self.warn("bad_checkpoint", str(error))
         self.run_dir.remove_folder(self.run_dir.final)
@@ -131,17 +161,33 @@ class Run:
         return self.trainer.train(ask)
 
     def finish(self) -> None:
-        """Write `final/`, `finished` and the verdict."""
+        """Write `final/`, `finished` and the verdict; raises HopelessError if the disk does not take them."""
         from job.final import write_final
 
-        write_final(self.run_dir, self.trainer, self._claim.segment)
+        left = f"all {self.trainer.step} steps are done and saved"
+        patiently(lambda: write_final(self.run_dir, self.trainer, self._claim.number), self.run_dir, left)
         self.log.write("finished", step=self.trainer.step, elapsed_s=round(self.trainer.elapsed_s, 3))
-        self._end("finished", "finished", f"finished all {self.trainer.step} steps", EXIT_FINISHED)
+        self._end("finished", "finished", f"finished all {self.trainer.step} steps", EXIT_FINISHED, left)
 
     def leave(self, reason: StopReason, verdict: str, exit_code: int) -> None:
-        """Write `stopped` and leave the run waiting, or cancelled; everything has been saved by `train`."""
+        """Write `stopped` and leave the run waiting, or cancelled; everything has been saved by `train`.
+
+        Raises HopelessError if the disk does not take it.
+        """
         self.log.write("stopped", step=self.trainer.step, reason=reason)
-        self._end("cancelled" if reason == "cancel" else "waiting", reason, verdict, exit_code)
+        left = f"everything up to step {self.trainer.step} is saved"
+        self._end("cancelled" if reason == "cancel" else "waiting", reason, verdict, exit_code, left)
+
+    def say(self, verdict: str) -> None:
+        """Change the verdict after `leave`."""
+        self._heartbeat.write(verdict=verdict)
+
+    def used_up(self, cause: Cause) -> str | None:
+        """Why the allowance for automatic restarts is used up if the segment ends now like this; None if it is not."""
+        if self._allowance is None:
+            return None
+        last = self._claim.segment.model_copy(update={"cause": cause})
+        return used_up(self.run_dir, self._claim.number, last, self.trainer.saved_step or 0, self._allowance)
 
     def warn(self, reason: str, message: str) -> None:
         """Tell the user and the log of something that training goes on in spite of."""
@@ -156,25 +202,24 @@ class Run:
         with contextlib.suppress(OSError, TakenOverError):
             if error is not None:
                 self._fail(error)
-            self._outbox.drain()
-            self._outbox.sync()
         self._heartbeat.end()
-        with contextlib.suppress(OSError, TakenOverError):
-            self._claim.release()
         self._outbox.close()
 
     def _fail(self, error: BaseException) -> None:
-        exit_code = error.exit_code if isinstance(error, AaeError) else 1
-        reason = "refused" if isinstance(error, UsageError) else "exception"
-        if isinstance(error, HopelessError):
-            reason = error.reason
-        text = str(error) if isinstance(error, AaeError) else f"{type(error).__name__}: {error}"
-        step = self._heartbeat.progress().get("step", self._heartbeat.status.step)
-        self.log.write("failed", step=step, reason=reason, error=text, exit_code=exit_code)
-        self._end("failed", reason, text, exit_code)
+        status = self._heartbeat.status
+        step = self._heartbeat.progress().get("step", status.step)
+        crash = crash_of(error, self.run_dir, step, status.device)
+        told = settle(self.run_dir, self._claim, self.log, crash, status.checkpoint_step or 0, self._allowance)
+        self.restarts = told["state"] == "waiting"
+        self._heartbeat.write(**told)
 
-    def _end(self, state: State, reason: str, verdict: str, exit_code: int) -> None:
-        self._heartbeat.write(state=state, reason=reason, verdict=verdict, exit_code=exit_code, eta_s=None)
+    def _end(self, state: State, cause: Cause, verdict: str, exit_code: int, left: str) -> None:
+        def write() -> None:
+            self._outbox.flush()
+            self._heartbeat.write(state=state, reason=cause, verdict=verdict, exit_code=exit_code, eta_s=None)
+            self._claim.note(cause=cause)
+
+        patiently(write, self.run_dir, left)
         self._heartbeat.end()
 
     def _write_carried(self, pending: list[tuple[str | None, bytes]]) -> None:
@@ -198,7 +243,7 @@ class Run:
             "job_id": self._owner.job_id,
             "versions": versions(),
         }
-        if self._claim.segment == 1:
+        if self._claim.number == 1:
             self.log.write("started", step=0, **start)
             self._tell(f"starting {where}, {settings.total_steps:,} steps")
             return
@@ -216,6 +261,7 @@ def _set_determinism(deterministic: bool) -> None:
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    # Says the same as use_deterministic_algorithms(), which also loads the compiler: two seconds of every start.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # Filling fresh memory guards against reading it before writing, which no kernel used here does; it costs a pass.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch types it wrongly

@@ -1,7 +1,9 @@
 """The run directory: every path in it, and the only ways to write there."""
 
 import contextlib
+import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +13,8 @@ from typing import BinaryIO
 from job.errors import UsageError
 
 STEP_NAME = "step-{:012d}"
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's share of it; room may come back
 
 
 class RunDir:
@@ -77,6 +81,14 @@ class RunDir:
     def checkpoint_file(self, step: int) -> Path:
         return self.checkpoints / (STEP_NAME.format(step) + ".pt")
 
+    def checkpoint_steps(self, known_step: int | None = None) -> list[int]:
+        """Steps of the checkpoints, newest first; `known_step` is looked up by name, since a listing may lag."""
+        names = (path.name for path in self.checkpoints.glob("step-*.pt"))
+        listed = {int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d{12})\.pt", name))}
+        if known_step and self.checkpoint_file(known_step).exists():
+            listed.add(known_step)
+        return sorted(listed, reverse=True)
+
     def lattice_file(self, step: int) -> Path:
         return self.lattices / (STEP_NAME.format(step) + ".png")
 
@@ -92,7 +104,10 @@ class RunDir:
     @contextlib.contextmanager
     def replacing(self, path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         """Open a temporary beside `path`, which takes its place when the block ends without an exception."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent != self.path:
+            path.parent.mkdir(
+                exist_ok=True
+            )  # never the run directory itself: one that is gone may be an unmounted disk
         temporary = path.with_name(_temporary_name(path.name))
         try:
             with temporary.open("xb") as file:
@@ -108,6 +123,20 @@ class RunDir:
             raise
         if sync:
             sync_folder(path.parent)
+
+    def overwrite(self, path: Path, content: bytes) -> None:
+        """Write over a small file in place, in one write, spaces at its end if it was longer; raises OSError."""
+        self.fence()
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, content.ljust(os.fstat(descriptor).st_size), 0)
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self) -> int:
+        """Bytes that this user may still write on the run directory's filesystem, quotas aside; raises OSError."""
+        filesystem = os.statvfs(self.path)
+        return filesystem.f_bavail * filesystem.f_frsize
 
     @contextlib.contextmanager
     def replacing_folder(self, path: Path) -> Iterator[Path]:
@@ -134,7 +163,7 @@ class RunDir:
 
     def clear_temporaries(self) -> None:
         """Remove what killed writers left behind. Only the run's writer may call this."""
-        for folder in (self.path, self.checkpoints, self.lattices):
+        for folder in (self.path, self.checkpoints, self.lattices, self.claim_file(1).parent):
             for stale in folder.glob(".*.tmp"):
                 if stale.is_dir():
                     shutil.rmtree(stale, ignore_errors=True)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from aae.lattice import decode_picture, lattice_codes
 from aae.networks import AdversarialAutoencoder
 from aae.prior import sample_prior
-from job.checkpoint import checkpoint_steps, read_checkpoint
+from job.checkpoint import read_checkpoint
 from job.errors import CheckpointError, UsageError
 from job.final import decode_weights
 from job.pictures import lattice_png, png
@@ -42,7 +42,7 @@ def newest_weights(run_dir: RunDir) -> Weights:
                 "from the last checkpoint"
             ) from error
         return Weights(model, int(metadata["step"]), settings)
-    for step in checkpoint_steps(run_dir):
+    for step in run_dir.checkpoint_steps():
         try:
             state: dict[str, Any] = read_checkpoint(run_dir.checkpoint_file(step))
         except (CheckpointError, OSError):

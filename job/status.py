@@ -9,9 +9,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from job.errors import AaeError
-from job.rundir import RunDir
+from job.machine import peak_memory_bytes
+from job.rundir import FULL, RunDir
 
 HEARTBEAT_S = 5.0
+_BLOCK_BYTES = 4096
 
 State = Literal["submitted", "running", "waiting", "finished", "failed", "cancelled"]
 
@@ -25,7 +27,8 @@ class Status(BaseModel):
     """The content of status.json.
 
     `reason` is one word for programs, `verdict` a sentence for people; `step` and `checkpoint_step` count optimiser
-    steps, done and saved; `eta_s` is in seconds, null when unknown.
+    steps, done and saved; `eta_s` is in seconds, null when unknown. `peak_memory_bytes` is the most main memory that the
+    process has held; `crash` tells the story of the error that ended the last segment, null if none did.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -43,6 +46,9 @@ class Status(BaseModel):
     pid: int | None = None
     updated_at: str = ""
     eta_s: float | None = None
+    device: str | None = None
+    peak_memory_bytes: int | None = None
+    crash: dict[str, Any] | None = None
 
 
 def read_status(run_dir: RunDir) -> Status | None:
@@ -51,6 +57,28 @@ def read_status(run_dir: RunDir) -> Status | None:
         return Status.model_validate_json(run_dir.status_file.read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def write_status(run_dir: RunDir, status: Status) -> None:
+    """Replace status.json; raises OSError or TakenOverError.
+
+    Where the disk is full the file is written over in place, in the block that it has: readers still see a sign of life and
+    the verdict.
+    """
+    try:
+        # Not synced: a heartbeat that a power cut takes away is worth nothing afterwards.
+        run_dir.replace(run_dir.status_file, _encoded(status), sync=False)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        content = _encoded(status)
+        if len(content) > _BLOCK_BYTES:
+            content = _encoded(status.model_copy(update={"crash": None}))
+        run_dir.overwrite(run_dir.status_file, content)
+
+
+def _encoded(status: Status) -> bytes:
+    return status.model_dump_json(indent=1).encode() + b"\n"
 
 
 class Heartbeat:
@@ -79,9 +107,9 @@ class Heartbeat:
     def write(self, **changes: Any) -> None:
         """Change some keys and replace the file; raises OSError or TakenOverError."""
         with self._lock:
-            self.status = self.status.model_copy(update={**self.progress(), **changes, "updated_at": now()})
-            # Not synced: a heartbeat that a power cut takes away is worth nothing afterwards.
-            self._run_dir.replace(self._run_dir.status_file, self.status.model_dump_json(indent=1).encode(), sync=False)
+            known = {"peak_memory_bytes": peak_memory_bytes(), **self.progress(), **changes, "updated_at": now()}
+            self.status = self.status.model_copy(update=known)
+            write_status(self._run_dir, self.status)
 
     def end(self) -> None:
         """Stop the thread; what was written last stands."""

@@ -1,5 +1,6 @@
 """The training loop: step, log, draw, save, stop at a step border."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -9,13 +10,14 @@ import torch
 
 from aae.lattice import decode_picture, lattice_codes
 from aae.networks import AdversarialAutoencoder
-from job.checkpoint import prune, save_checkpoint
+from job.checkpoint import make_room, prune, save_checkpoint
 from job.data import Batches
 from job.errors import HopelessError
 from job.eventlog import EventLog
 from job.events import StopReason
 from job.machine import versions
 from job.outbox import Outbox
+from job.patience import patiently
 from job.phases import READINGS, Phases
 from job.pictures import lattice_png
 from job.rundir import RunDir
@@ -24,7 +26,6 @@ from job.settings import Settings
 Stop = Callable[[], StopReason | None]
 
 RETRY_S = 10.0  # between two attempts to save while training goes on
-PATIENCE_S = 60.0  # how long a save at a stop or at the end waits for the disk
 
 
 class Trainer:
@@ -57,6 +58,12 @@ class Trainer:
         self._began: float | None = None
         self._first = self._logged = (0, 0.0)  # (step, elapsed_s) when this process began, and at the last record
         self._next_save_s = settings.checkpoint_every_s
+        self._fails = False  # whether the last attempt to save did
+        # Weights and Adam's two moments of each, and what the archive adds.
+        num_weights = sum(
+            p.numel() for o in self._phases.optimizers.values() for g in o.param_groups for p in g["params"]
+        )
+        self._num_bytes = 4 * (2 * num_weights + sum(p.numel() for p in self.model.parameters())) + 2**17
 
     @property
     def elapsed_s(self) -> float:
@@ -82,7 +89,7 @@ class Trainer:
             while self.step < self.settings.total_steps and (reason := stop()) is None:
                 self._advance()
                 self.observe(self)
-            self._save_patiently()
+            self.save_patiently()
         finally:
             self._elapsed_before_s = self.elapsed_s
             self._began = None
@@ -155,7 +162,9 @@ class Trainer:
         self._outbox.drain()
         if not self._outbox.items:
             self._outbox.sync()
-        saved = save_checkpoint(self._run_dir, self.step, self.state())
+        state = self.state()
+        make_room(self._run_dir, self._num_bytes + sum(len(content) for _, content in state["pending"]))
+        saved = save_checkpoint(self._run_dir, self.step, state)
         self.saved_step = self.step
         self.save_s = time.perf_counter() - began
         self._log.write(
@@ -166,39 +175,33 @@ class Trainer:
             size_bytes=saved.size_bytes,
             seconds=round(self.save_s, 3),
         )
-        prune(self._run_dir, self.settings.keep_checkpoints)
+        with contextlib.suppress(OSError):  # the next save tries again
+            prune(self._run_dir, self.settings.keep_checkpoints, self.step)
 
     def _save_or_warn(self) -> None:
+        """Save, or train on without: there is a good checkpoint, and room may come back. Not if the whole run is gone."""
         try:
             self.save()
         except OSError as error:
             self._next_save_s = self.elapsed_s + RETRY_S
-            message = (
-                f"no checkpoint at step {self.step}: {error}; training goes on, the next attempt is in {RETRY_S:.0f} s"
-            )
-            self._log.write("warning", step=self.step, reason="save_failed", message=message)
+            if not self._run_dir.path.exists():
+                self.save_patiently()
+            elif not self._fails:
+                self._fails = True
+                message = f"no checkpoint at step {self.step}: {error}; training goes on, and saves as soon as it can"
+                self._log.write("warning", step=self.step, reason="save_failed", message=message)
         else:
+            self._fails = False
             self._next_save_s = self.elapsed_s + self.settings.checkpoint_every_s
 
-    def _save_patiently(self) -> None:
-        """Save, and wait for the disk to take it and all that is due."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                self.save()
-                self._outbox.drain()
-                if self._outbox.error is None:
-                    return
-                error = self._outbox.error
-            except OSError as refusal:
-                error = refusal
-            if time.monotonic() > deadline:
-                raise HopelessError(
-                    "disk",
-                    f"{self._run_dir.path} takes no writes: {error}; "
-                    f"the newest checkpoint is of step {self.saved_step or 0}. Make room and type the same command again",
-                )
-            time.sleep(1)
+    def save_patiently(self) -> None:
+        """Save all that is due up to this step; raises HopelessError if the disk does not take it within a minute."""
+
+        def save() -> None:
+            self.save()
+            self._outbox.flush()
+
+        patiently(save, self._run_dir, f"the newest checkpoint is of step {self.saved_step or 0}")
 
     def state(self) -> dict[str, Any]:
         """All that a later process needs to go on bit for bit, in terms that `torch.load(weights_only=True)` reads."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 import orjson
 from pydantic import ValidationError
 
-from job.checkpoint import checkpoint_steps, read_checkpoint
+from job.checkpoint import read_checkpoint
 from job.errors import AaeError
 from job.eventlog import merged_records, read_lines
 from job.events import ADAPTER
@@ -31,7 +31,7 @@ def verify_run(run_dir: RunDir) -> list[Finding]:
 
 def _checkpoints(run_dir: RunDir) -> list[Finding]:
     findings = []
-    for step in checkpoint_steps(run_dir):
+    for step in run_dir.checkpoint_steps():
         path = run_dir.checkpoint_file(step)
         try:
             read_checkpoint(path)

@@ -64,8 +64,9 @@ def run(arguments: list[str]) -> int:
     settings = configuration.settings
     check_dataset(settings.dataset, settings.data_dir)
 
-    from slurm.segment import Start, run_segment, warning_without_signal
+    from slurm.segment import run_segment, warning_without_signal
     from slurm.signals import AllocationStop
+    from slurm.start import Start
 
     start = Start.of(os.environ)
     if start is None:

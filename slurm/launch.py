@@ -1,10 +1,13 @@
 """Hands a run to submitit: one executor for Slurm, one for this machine; the pickle carries one path."""
 
+import contextlib
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import submitit
+from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
 from job.allocation import Allocation
@@ -19,6 +22,8 @@ _SHIM = (
     "os.execv(sys.executable,[sys.executable,'-P',*sys.argv[1:]])"
 )
 PYTHON = f"{shlex.quote(sys.executable)} -I -S -c {shlex.quote(_SHIM)}"
+
+TASK = "task.pkl"  # the task as every job of the run finds it, written before sbatch is asked
 
 # submitit's own allowance is never used up: the task decides by itself whether to go on.
 _UNLIMITED = 1_000_000
@@ -38,9 +43,17 @@ def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
     folder = run_dir.slurm
     executor = _Executor(folder=folder, max_num_timeout=_UNLIMITED, python=PYTHON)
     quoted = shlex.quote(str(folder))
-    clear = [
+    job = f'{quoted}/"$SLURM_JOB_ID"'
+    before = [
         # What a killed start of this job left behind would end the next one or be taken for its result.
-        f'rm -f {quoted}/"$SLURM_JOB_ID"_*_result.pkl {quoted}/"$SLURM_JOB_ID"_*.save_tmp',
+        f"rm -f {job}_*_result.pkl {job}_*.save_tmp",
+        # submitit names the task after the job once sbatch has answered; an answer that is lost leaves it without.
+        f"[ -e {job}_submitted.pkl ] || cp {quoted}/{TASK} {job}_submitted.pkl",
+    ]
+    after = [
+        "code=$?",
+        f'{shlex.quote(sys.executable)} -P -m slurm.aftermath {shlex.quote(str(run_dir.path))} "$code"',
+        'exit "$code"',
     ]
     executor.update_parameters(
         job_name=run_dir.path.name,
@@ -54,7 +67,8 @@ def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
         constraint=allocation.constraint,
         exclude=allocation.exclude,
         signal_delay_s=allocation.signal_delay_s,
-        setup=[*clear, *allocation.setup],
+        setup=[*before, *allocation.setup],
+        teardown=after,
         stderr_to_stdout=True,
         wckey=None,
         # Since 22.05 srun does not take it over from sbatch.
@@ -73,6 +87,9 @@ def script_text(run_dir: RunDir, allocation: Allocation) -> str:
 def submit_to_slurm(run_dir: RunDir, allocation: Allocation) -> str:
     """Submit a run and return the job id; raises submitit's FailedJobError with sbatch's words, or OSError without sbatch."""
     scrub_environment()
+    task = DelayedSubmission(Task(str(run_dir.path)))
+    task.set_timeout(allocation.time_min, _UNLIMITED)
+    task.dump(run_dir.slurm / TASK)
     return str(slurm_executor(run_dir, allocation).submit(Task(str(run_dir.path))).job_id)
 
 
@@ -111,3 +128,14 @@ def start_locally(run_dir: RunDir, allocation: Allocation, *, time_limit: bool) 
     if not process_id:
         raise OSError(f"submitit's local executor did not start in {run_dir.slurm}")
     return process_id
+
+
+def local_controller(run_dir: RunDir) -> int | None:
+    """The process id of submitit's local controller of this run, None if none lives here."""
+    for path in run_dir.slurm.glob("*_submitted.pkl"):
+        pid = path.name.removesuffix("_submitted.pkl")
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"submitit.local._local" in command and str(run_dir.slurm).encode() in command:
+                return int(pid)
+    return None

@@ -1,12 +1,16 @@
-"""What Slurm says of jobs, without accounting: squeue for all of them at once, scontrol for one."""
+"""What Slurm says of jobs, without accounting, and the one thing that a job asks of it: to be started again."""
 
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 SQUEUE_TIMEOUT_S = 2.0
 SCONTROL_TIMEOUT_S = 5.0
+REQUEUE_FOR_S = 300.0  # how long an absent controller is asked for a requeue, while the allocation lasts
+REQUEUE_WAIT_S = 5.0
+REQUEUE_REFUSALS = 3  # a refusal in words is asked again only so often
 
 PENDING = frozenset(
     {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING", "RESV_DEL_HOLD"}
@@ -67,6 +71,33 @@ def show_job(job_id: str) -> dict[str, str] | None:
 def batch_script(job_id: str) -> str | None:
     """The batch script of a job of this user's; None if there is no answer in time."""
     return _ask(["scontrol", "write", "batch_script", job_id, "-"], SCONTROL_TIMEOUT_S)
+
+
+def requeue(job_id: str) -> str | None:
+    """Ask Slurm to start this job again, which soon ends this process; returns why it does not, after several attempts."""
+    deadline = time.monotonic() + REQUEUE_FOR_S
+    refusals = 0
+    while True:
+        try:
+            done = subprocess.run(  # noqa: S603
+                ["scontrol", "requeue", job_id],  # noqa: S607
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            if done.returncode == 0:
+                return None
+            words = (done.stderr or done.stdout).strip()
+        except subprocess.TimeoutExpired:
+            words = "scontrol timed out"
+        except OSError as error:
+            return f"scontrol cannot be run here: {error}"
+        if not any(part in words.lower() for part in ("unable to contact", "timed out", "connect failure")):
+            refusals += 1
+        if refusals >= REQUEUE_REFUSALS or time.monotonic() > deadline:
+            return words
+        time.sleep(REQUEUE_WAIT_S)
 
 
 def _ask(command: list[str], timeout_s: float) -> str | None:

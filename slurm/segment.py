@@ -1,50 +1,35 @@
 """One start of a run in an allocation: trains, saves at a step border, finds out why it has to leave, requeues, leaves."""
 
+import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import orjson
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
+from job.allocation import Allocation
 from job.cancel import read_mark
-from job.claim import Owner
-from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE, AaeError
-from job.eventlog import read_lines
+from job.claim import Owner, newest_claim, read_segment
+from job.crash import crash_of
+from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE, AaeError, HopelessError, TakenOverError
 from job.events import StopReason
 from job.record import Plan, plan_recorded
 from job.run import Run
 from job.rundir import RunDir
-from slurm.queue import batch_script, show_job
+from job.status import read_status
+from slurm.aftermath import put_on_record
+from slurm.queue import batch_script, requeue, show_job
 from slurm.signals import AllocationStop
+from slurm.start import Start
 
 LOCAL_STARTS = 6  # how often submitit's local executor starts a task, fixed in its code
-REQUEUE_ATTEMPTS = 5
-REQUEUE_WAIT_S = 5.0
-
-
-@dataclass(frozen=True)
-class Start:
-    """Who started this segment: the scheduler's job and how often it has restarted it; `local` is submitit's own executor."""
-
-    job_id: str
-    restart_count: int
-    local: bool
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> "Start | None":
-        """As the environment tells; None outside a job."""
-        if "SUBMITIT_LOCAL_JOB_ID" in environment and environment.get("SUBMITIT_EXECUTOR") == "local":
-            return cls(f"local-{environment['SUBMITIT_LOCAL_JOB_ID']}", 0, local=True)
-        if "SLURM_JOB_ID" in environment:
-            return cls(environment["SLURM_JOB_ID"], int(environment.get("SLURM_RESTART_COUNT") or 0), local=False)
-        return None
+_SUBMIT = "submit the run again to go on"
 
 
 @dataclass(frozen=True)
@@ -61,13 +46,21 @@ def run_submitted(path: str, environment: Mapping[str, str]) -> int:
     """Run a segment as submitit starts it, from settings.json alone; returns the exit code and tells errors on stderr."""
     stop = AllocationStop()
     run_dir = RunDir(Path(path))
+    start = Start.of(environment)
+    assert start is not None, "submitit starts this in a job"
     try:
-        start = Start.of(environment)
-        assert start is not None, "submitit starts this in a job"
         return run_segment(run_dir, plan_recorded(run_dir), stop, start)
     except AaeError as error:
         print(f"aae-slurm: {error}", file=sys.stderr, flush=True)
+        if not isinstance(error, TakenOverError):
+            _put_refusal_on_record(run_dir, start, error)
         return error.exit_code
+
+
+def _put_refusal_on_record(run_dir: RunDir, start: Start, error: AaeError) -> None:
+    """An error before the run was claimed: without a verdict it would be taken for a crash and started again."""
+    with contextlib.suppress(AaeError, OSError):
+        put_on_record(run_dir, start, lambda status: crash_of(error, run_dir, status.step, None))
 
 
 def run_segment(run_dir: RunDir, plan: Plan, stop: AllocationStop, start: Start) -> int:
@@ -79,29 +72,49 @@ def run_segment(run_dir: RunDir, plan: Plan, stop: AllocationStop, start: Start)
     if mark is not None and mark.job_id == start.job_id:
         _say(f"job {start.job_id} was cancelled by aae-slurm cancel: leaving; submit the run again to go on")
         return EXIT_RESUMABLE
+    before = read_status(run_dir)
+    if before is not None and before.state == "failed" and before.job_id == start.job_id:
+        _say(f"job {start.job_id} has failed: {before.verdict}; submit the run again to try again")
+        return before.exit_code or 1
+    num_starts = _num_segments(run_dir, start.job_id) + 1
+    may_restart = not start.local or num_starts < LOCAL_STARTS
+    allowance = Allocation.model_validate(plan.record.slurm).max_stalls if may_restart else None
     owner = Owner.this_process(start.job_id, start.restart_count)
+    run = Run(run_dir, plan, owner=owner, allowance=allowance, tell=_say)
+    try:
+        with run:
+            return _train(run, stop, start, may_restart=may_restart)
+    except AaeError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        stop.ignore_from_now_on()
+        return _restart(run, start, 1) if run.restarts else 1
+
+
+def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -> int:
     end = None if start.local else _end_of_allocation(start.job_id, os.environ)
-    with Run(run_dir, plan, owner=owner, tell=_say) as run:
-        run.load()
+    run.load()
 
-        def time_is_up() -> bool:
-            # What a save has cost so far, several times over, and a step or two.
-            return end is not None and time.time() > end - max(10.0, 5 + 3 * run.trainer.save_s)
+    def time_is_up() -> bool:
+        # What a save has cost so far, several times over, and a step or two.
+        return end is not None and time.time() > end - max(10.0, 5 + 3 * run.trainer.save_s)
 
-        stop.time_is_up = time_is_up
-        while True:
-            reason = run.train(stop)
-            if reason is None:
-                run.finish()
-                _say(f"finished: {run.settings.total_steps:,} steps; {run_dir.final}")
-                return EXIT_FINISHED
-            if stop.signal is not None:
-                run.log.write("signal", step=run.trainer.step, signal=stop.signal.name)
-            leave = _decide(reason, stop, start)
-            if leave is not None:
-                return _leave(run, stop, start, leave)
-            if stop.signal is not None:
-                stop.train_on()
+    stop.time_is_up = time_is_up
+    while True:
+        reason = run.train(stop)
+        if reason is None:
+            run.finish()
+            _say(f"finished: {run.settings.total_steps:,} steps; {run.run_dir.final}")
+            return EXIT_FINISHED
+        if stop.signal is not None:
+            run.log.write("signal", step=run.trainer.step, signal=stop.signal.name)
+        leave = _decide(reason, stop, start)
+        if leave is not None:
+            stop.ignore_from_now_on()
+            return _leave(run, start, leave, may_restart=may_restart)
+        if stop.signal is not None:
+            stop.train_on()
 
 
 def _decide(reason: StopReason, stop: AllocationStop, start: Start) -> Leave | None:
@@ -141,54 +154,43 @@ def _named(stop: AllocationStop, reason: StopReason) -> str:
     return f"stopped by {stop.signal.name}" if stop.signal else reason
 
 
-def _leave(run: Run, stop: AllocationStop, start: Start, leave: Leave) -> int:
+def _leave(run: Run, start: Start, leave: Leave, *, may_restart: bool) -> int:
     exit_code = EXIT_INTERRUPTED if leave.reason == "interrupt" and not start.local else EXIT_RESUMABLE
-    stop.ignore_from_now_on()
     saved = f"{leave.why}; saved at step {run.trainer.step:,} of {run.settings.total_steps:,}, nothing is lost"
-    will_restart = leave.requeue and not (start.local and _num_starts(run.run_dir, start.job_id) >= LOCAL_STARTS)
-    if will_restart:
-        _end(run, leave, f"{saved}; the job starts again", exit_code)
-        refusal = None if start.local else _requeue(start.job_id)
-        if refusal is None:
-            return LOCAL_REQUEUE_RETURN_CODE if start.local else exit_code
-        saved = f"{saved}; Slurm did not requeue the job: {refusal}"
+    if leave.requeue and leave.reason == "time_limit":
+        used_up = run.used_up("time_limit")
+        if used_up is not None:
+            raise HopelessError("no_progress", f"{saved}; {used_up}, with a longer AAE_SLURM_TIME if that is too short")
+    if leave.requeue and may_restart:
+        verdict = f"{saved}; the job starts again"
+    elif leave.slurm_restarts:
+        verdict = saved
     elif leave.requeue:
-        saved = f"{saved}; this was the last of the {LOCAL_STARTS} starts of submitit's local executor"
-    _end(run, leave, saved if leave.slurm_restarts else f"{saved}; submit the run again to go on", exit_code)
+        verdict = f"{saved}; this was the last of the {LOCAL_STARTS} starts of submitit's local executor; {_SUBMIT}"
+    else:
+        verdict = f"{saved}; {_SUBMIT}"
+    run.leave(leave.reason, verdict, exit_code)
+    _say(verdict)
+    return _restart(run, start, exit_code) if leave.requeue and may_restart else exit_code
+
+
+def _restart(run: Run, start: Start, exit_code: int) -> int:
+    """Have the job started again; returns the exit code, and says so if it is not."""
+    if start.local:
+        return LOCAL_REQUEUE_RETURN_CODE
+    refusal = requeue(start.job_id)
+    if refusal is not None:
+        run.say(f"Slurm did not requeue the job: {refusal}; {_SUBMIT}")
+        _say(f"Slurm did not requeue the job: {refusal}; {_SUBMIT}")
     return exit_code
 
 
-def _end(run: Run, leave: Leave, verdict: str, exit_code: int) -> None:
-    run.leave(leave.reason, verdict, exit_code)
-    _say(verdict)
-
-
-def _num_starts(run_dir: RunDir, job_id: str) -> int:
-    starts = (line for line in read_lines(run_dir.events_file) if b'"event":"started"' in line or b'"resumed"' in line)
-    return sum(orjson.loads(line)["job_id"] == job_id for line in starts)
-
-
-def _requeue(job_id: str) -> str | None:
-    """Ask Slurm to start this job again; returns why it does not, after several attempts. It ends this process soon."""
-    refusal = ""
-    for attempt in range(REQUEUE_ATTEMPTS):
-        if attempt:
-            time.sleep(REQUEUE_WAIT_S)
-        try:
-            done = subprocess.run(  # noqa: S603
-                ["scontrol", "requeue", job_id],  # noqa: S607
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            refusal = str(error)
-            continue
-        if done.returncode == 0:
-            return None
-        refusal = (done.stderr or done.stdout).strip()
-    return refusal
+def _num_segments(run_dir: RunDir, job_id: str) -> int:
+    """How many segments in a row, up to the newest, are this job's."""
+    newest = number = newest_claim(run_dir)
+    while (segment := read_segment(run_dir, number)) is not None and segment.owner.job_id == job_id:
+        number -= 1
+    return newest - number
 
 
 def _end_of_allocation(job_id: str, environment: Mapping[str, str]) -> float | None:

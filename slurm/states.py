@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from job.claim import Owner, read_owner
+from job.claim import Owner, read_segment
 from job.rundir import RunDir
 from job.status import Status, read_status
 from slurm.queue import Job
@@ -113,13 +113,13 @@ def _is_slurms(job_id: str | None) -> bool:
 def _without_slurm(run_dir: RunDir, status: Status) -> tuple[str, str]:
     if status.state != "running":
         return status.state, ""
-    owner = read_owner(run_dir.claim_file(status.segment))
-    here = owner is not None and owner.host == Owner.this_process().host
+    segment = read_segment(run_dir, status.segment)
+    here = segment is not None and segment.owner.host == Owner.this_process().host
     if _is_gone_here(run_dir, status) or (not here and heartbeat_age_s(status) > LOST_AFTER_S):
         return "lost", "its process has ended without a word; start it again"
     return status.state, ""
 
 
 def _is_gone_here(run_dir: RunDir, status: Status) -> bool:
-    owner = read_owner(run_dir.claim_file(status.segment))
-    return owner is not None and owner.is_over(Owner.this_process())
+    segment = read_segment(run_dir, status.segment)
+    return segment is not None and segment.is_over(Owner.this_process())

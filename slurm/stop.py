@@ -6,9 +6,10 @@ import subprocess
 import time
 
 from job.cancel import CancelMark
-from job.claim import Owner, read_owner
+from job.claim import Owner, read_segment
 from job.rundir import RunDir
-from job.status import now, read_status
+from job.status import now, read_status, write_status
+from slurm.launch import local_controller
 from slurm.queue import list_jobs
 from slurm.states import Shown, show
 
@@ -22,8 +23,10 @@ def cancel_run(run_dir: RunDir) -> int:
         print(f"{run_dir.path.name} is {shown.status.state if shown else 'not started'} already: nothing to cancel")
         return 0
     status = shown.status
-    CancelMark(job_id=shown.job_id, host=status.host, pid=status.pid, time=now()).leave(run_dir)
-    _end(run_dir, shown)
+    controller = local_controller(run_dir)
+    job_id = f"local-{controller}" if controller is not None else shown.job_id
+    CancelMark(job_id=job_id, host=status.host, pid=status.pid, time=now()).leave(run_dir)
+    _end(run_dir, shown, controller)
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         time.sleep(0.5)
@@ -51,7 +54,7 @@ def cancel_run(run_dir: RunDir) -> int:
                 "updated_at": now(),
             }
         )
-        run_dir.replace(run_dir.status_file, cancelled.model_dump_json(indent=1).encode())
+        write_status(run_dir, cancelled)
         current = cancelled
     if current is not None:
         print(
@@ -60,16 +63,18 @@ def cancel_run(run_dir: RunDir) -> int:
     return 0
 
 
-def _end(run_dir: RunDir, shown: Shown) -> None:
+def _end(run_dir: RunDir, shown: Shown, controller: int | None) -> None:
     if shown.job_id is not None and not shown.job_id.startswith("local-"):
         subprocess.run(["scancel", shown.job_id], check=False, timeout=30)  # noqa: S603, S607
     elif _process_lives(run_dir) and shown.status.pid is not None:
         os.kill(shown.status.pid, signal.SIGTERM)
+    elif controller is not None:
+        os.kill(controller, signal.SIGTERM)  # it hands it on to the process, which has not claimed the run yet
 
 
 def _process_lives(run_dir: RunDir) -> bool:
     """Whether the run's process is on this host and alive."""
     status = read_status(run_dir)
-    owner = read_owner(run_dir.claim_file(status.segment)) if status is not None else None
+    segment = read_segment(run_dir, status.segment) if status is not None else None
     me = Owner.this_process()
-    return owner is not None and owner.host == me.host and not owner.is_over(me)
+    return segment is not None and segment.owner.host == me.host and not segment.is_over(me)

@@ -10,12 +10,12 @@ from pathlib import Path
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from job.cancel import remove_mark
-from job.claim import Owner, create_exclusively, read_owner
+from job.claim import Owner, create_exclusively, read_owner, read_segment
 from job.errors import UsageError
 from job.record import Plan
 from job.rundir import RunDir
 from job.sources import Configuration
-from job.status import Status, now, read_status
+from job.status import Status, now, read_status, write_status
 from slurm import launch
 from slurm.errors import NoAnswerError, SchedulerError
 from slurm.queue import list_jobs
@@ -67,33 +67,22 @@ def _holder(run_dir: RunDir, *, ask_queue: bool) -> str | None:
                 return f"job {job.job_id} ({job.state})"
     status = read_status(run_dir)
     if status is not None and status.state == "running" and heartbeat_age_s(status) < FRESH_S:
-        owner = read_owner(run_dir.claim_file(status.segment))
-        if owner is not None and not owner.is_over(Owner.this_process()):
-            return str(owner)
+        segment = read_segment(run_dir, status.segment)
+        if segment is not None and not segment.is_over(Owner.this_process()):
+            return str(segment.owner)
     return _live_local_start(run_dir)
 
 
 def _live_local_start(run_dir: RunDir) -> str | None:
     """submitit's local controller of this run, once it is clear that it will not end of itself."""
     deadline = time.monotonic() + ENDING_S
-    while (holder := _local_start(run_dir)) is not None and time.monotonic() < deadline:
+    while (controller := launch.local_controller(run_dir)) is not None and time.monotonic() < deadline:
         status = read_status(run_dir)
-        owner = read_owner(run_dir.claim_file(status.segment)) if status is not None else None
-        if owner is None or not owner.released:
+        segment = read_segment(run_dir, status.segment) if status is not None else None
+        if segment is None or segment.cause is None:
             break
         time.sleep(0.1)  # it outlives its process by a second, or starts the next
-    return holder
-
-
-def _local_start(run_dir: RunDir) -> str | None:
-    """submitit's local controller of this run, if one lives here: it may not have claimed the run yet."""
-    for path in run_dir.slurm.glob("*_submitted.pkl"):
-        pid = path.name.removesuffix("_submitted.pkl")
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"submitit.local._local" in command and str(run_dir.slurm).encode() in command:
-                return f"local-{pid}"
-    return None
+    return f"local-{controller}" if controller is not None else None
 
 
 def _hand_over(run_dir: RunDir, plan: Plan, configuration: Configuration, *, local: bool) -> str:
@@ -109,7 +98,7 @@ def _hand_over(run_dir: RunDir, plan: Plan, configuration: Configuration, *, loc
     )
     if plan.is_changed:
         plan.record.write(run_dir)
-    run_dir.replace(run_dir.status_file, status.model_dump_json(indent=1).encode())
+    write_status(run_dir, status)
     run_dir.slurm.mkdir(exist_ok=True)
     there = set(run_dir.slurm.iterdir())
     try:

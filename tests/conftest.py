@@ -10,7 +10,9 @@ import pluggy
 import pytest
 from cluster import Cluster, running_cluster
 from filelock import FileLock
-from jobs import ON_SLURM, Job, Traces, small_settings
+from jobs import ON_SLURM, Job, small_settings
+
+from job.proof import Traces
 
 
 @pytest.fixture(autouse=True)

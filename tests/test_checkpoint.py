@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from job.checkpoint import checkpoint_steps, load_newest, prune, read_checkpoint, save_checkpoint
+from job.checkpoint import load_newest, prune, read_checkpoint, save_checkpoint
 from job.errors import CheckpointError, HopelessError, UsageError
 from job.rundir import RunDir
 
@@ -129,5 +129,5 @@ def test_a_write_that_fails_leaves_nothing_under_the_final_name(
 def test_pruning_keeps_the_newest(run_dir: RunDir) -> None:
     """Only as many as asked for stay, the newest."""
     save_checkpoint(run_dir, 30, STATE)
-    prune(run_dir, 2)
-    assert checkpoint_steps(run_dir) == [30, 20]
+    prune(run_dir, 2, 30)
+    assert run_dir.checkpoint_steps() == [30, 20]

@@ -29,8 +29,8 @@ def _elsewhere(**changes: object) -> Owner:
 def test_a_released_claim_is_taken_at_once(run_dir: RunDir) -> None:
     """Every orderly end releases; the next start does not wait, whoever it is."""
     first = claim_run(run_dir, _elsewhere())
-    first.release()
-    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).segment == 2
+    first.note(cause="terminated")
+    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).number == 2
 
 
 def test_a_dead_process_of_this_host_is_taken_over_at_once(run_dir: RunDir) -> None:
@@ -39,8 +39,8 @@ def test_a_dead_process_of_this_host_is_taken_over_at_once(run_dir: RunDir) -> N
     gone.wait()
     claim_run(run_dir, Owner.this_process().model_copy(update={"pid": gone.pid}))
     second = claim_run(run_dir, Owner.this_process().model_copy(update={"process_start": "1"}), tell=pytest.fail)
-    assert second.segment == 2
-    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).segment == 3
+    assert second.number == 2
+    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).number == 3
 
 
 def test_a_zombie_is_dead(run_dir: RunDir) -> None:
@@ -49,7 +49,7 @@ def test_a_zombie_is_dead(run_dir: RunDir) -> None:
     owner = Owner.this_process().model_copy(update={"pid": zombie.pid})
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
     claim_run(run_dir, owner)
-    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).segment == 2
+    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).number == 2
     zombie.wait()
 
 
@@ -57,7 +57,7 @@ def test_a_later_start_of_the_same_job_takes_over_at_once(run_dir: RunDir) -> No
     """The scheduler never runs two starts of one job; another job's claim is no such proof."""
     claim_run(run_dir, _elsewhere(job_id="5", restart_count=1))
     told: list[str] = []
-    assert claim_run(run_dir, Owner.this_process("5", 2), tell=told.append).segment == 2
+    assert claim_run(run_dir, Owner.this_process("5", 2), tell=told.append).number == 2
     assert not told
     claim_run(run_dir, _elsewhere(job_id="6", restart_count=0), tell=told.append)
     assert told, "job 6 must look for a sign of life of job 5"
@@ -84,7 +84,7 @@ def test_a_holder_whose_heartbeat_stands_still_is_taken_over_and_fenced_off(run_
     heartbeat = Heartbeat(run_dir, Status(state="running", total_steps=9, segment=1))
     heartbeat.write()
     told: list[str] = []
-    assert claim_run(RunDir(run_dir.path), Owner.this_process(), tell=told.append).segment == 2
+    assert claim_run(RunDir(run_dir.path), Owner.this_process(), tell=told.append).number == 2
     assert len(told) == 1
     before = run_dir.status_file.read_bytes()
     taken_over = pytest.raises(TakenOverError, match="segment 2 has taken this run over")
@@ -93,7 +93,7 @@ def test_a_holder_whose_heartbeat_stands_still_is_taken_over_and_fenced_off(run_
     with taken_over:
         run_dir.replace(run_dir.final_weights, b"")
     with taken_over:
-        first.release()
+        first.note(cause="terminated")
     assert run_dir.status_file.read_bytes() == before
     assert not run_dir.final_weights.exists()
 
@@ -109,8 +109,8 @@ def test_of_many_starts_at_once_one_wins(run_dir: RunDir) -> None:
         except TakenOverError:
             outcomes.append(None)
         else:
-            outcomes.append(won.segment)
-            beat = Heartbeat(own, Status(state="running", total_steps=9, segment=won.segment))
+            outcomes.append(won.number)
+            beat = Heartbeat(own, Status(state="running", total_steps=9, segment=won.number))
             for _ in range(40):
                 beat.write()
                 done.wait(0.05)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from job.eventlog import EventLog, cut_torn_line, last_record, merged_records, read_lines
+from job.eventlog import EventLog, cut_torn_line, last_records, merged_records, read_lines
 from job.outbox import Outbox
 from job.rundir import RunDir
 
@@ -62,7 +62,7 @@ def test_only_a_torn_last_line_is_cut(run_dir: RunDir, torn: bytes) -> None:
     """What a killed writer left without a newline goes, whatever its length; whole lines stay."""
     run_dir.events_file.write_bytes(b'{"a":1}\n{"b":2}\n' + torn)
     assert list(read_lines(run_dir.events_file)) == [b'{"a":1}\n', b'{"b":2}\n']
-    assert last_record(run_dir.events_file) == {"b": 2} or len(torn) > 65536
+    assert last_records(run_dir.events_file, 1) == [{"b": 2}] or len(torn) > 65536
     cut_torn_line(run_dir.events_file)
     assert run_dir.events_file.read_bytes() == b'{"a":1}\n{"b":2}\n'
 

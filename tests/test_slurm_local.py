@@ -7,7 +7,9 @@ from pathlib import Path
 
 import orjson
 import pytest
-from jobs import ON_SLURM, Job, Traces, small_settings
+from jobs import ON_SLURM, TOTAL, Job, small_settings
+
+from job.proof import Traces
 
 
 def _wait_for_state(job: Job, state: str, timeout_s: float = 90) -> None:
@@ -81,7 +83,7 @@ def test_following_a_log_ends_with_the_run(small_job: Job) -> None:
     assert small_job.slurm("submit", "--local") == 0
     _wait_for_step(small_job, 50)
     assert small_job.slurm("log", "small", "--follow", "--event", "step", "--fields", "step", "--csv") == 0
-    assert small_job.output.split() == ["step", *(str(step) for step in range(7, 1501, 7))]
+    assert small_job.output.split() == ["step", *(str(step) for step in range(7, TOTAL + 1, 7))]
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "cancel"])

@@ -16,9 +16,10 @@ import orjson
 import pytest
 import torch
 from cluster import Cluster, running_cluster
-from jobs import ON_SLURM, Job, Traces, small_settings
+from jobs import ON_SLURM, Job, small_settings
 
 import slurm
+from job.proof import Traces
 
 pytestmark = pytest.mark.timeout(400)
 

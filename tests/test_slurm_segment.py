@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from slurm.segment import Leave, Start, _meaning_of_signal
+from slurm.segment import Leave, _meaning_of_signal
+from slurm.start import Start
 
 START = Start("5", restart_count=1, local=False)
 USR2, TERM = signal.SIGUSR2, signal.SIGTERM

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from job.allocation import Allocation, minutes
-from job.claim import Owner
+from job.claim import Owner, Segment
 from job.rundir import RunDir
 from job.status import Status
 from slurm.queue import Job
@@ -78,6 +78,7 @@ def test_other_time_limits_are_refused(text: str) -> None:
 
 
 def _run(path: Path, state: str, segment: int, age_s: float = 1) -> RunDir:
+    path.mkdir(exist_ok=True)
     run_dir = RunDir(path)
     updated_at = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
     status = Status.model_validate(
@@ -92,6 +93,6 @@ def _run(path: Path, state: str, segment: int, age_s: float = 1) -> RunDir:
     run_dir.replace(run_dir.status_file, status.model_dump_json().encode())
     if segment:
         owner = Owner.this_process("5").model_copy(update={"host": f"not-{socket.gethostname()}"})
-        run_dir.replace(run_dir.claim_file(segment), owner.model_dump_json().encode())
+        run_dir.replace(run_dir.claim_file(segment), Segment(owner=owner).model_dump_json().encode())
     run_dir.replace(run_dir.slurm / "5_submission.sh", b"")
     return run_dir

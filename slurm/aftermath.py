@@ -1,0 +1,125 @@
+"""What comes after a segment that could not end by itself: the batch script calls this when its task is over.
+
+A process that was killed has told nobody. The run directory tells: if this job's start holds the newest claim and no end of
+it is on record, it died, and the run is started again within its allowance. No exit code decides: steps rewrite them.
+"""
+
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from job.allocation import Allocation
+from job.cancel import read_mark
+from job.claim import Claim, Owner, claim_run, newest_claim, read_segment
+from job.crash import Crash, settle, what_to_change
+from job.errors import AaeError, TakenOverError
+from job.eventlog import EventLog, last_records
+from job.outbox import Outbox
+from job.record import read_record
+from job.rundir import RunDir
+from job.status import Status, now, read_status, write_status
+from slurm.queue import requeue, show_job
+from slurm.start import Start
+
+# What srun and slurmstepd print when the kernel has ended a task that used more memory than the job was given.
+_NO_MEMORY = ("Out Of Memory", "oom-kill event", "oom_kill event")
+_BEGINNING = "Starting with JobEnvironment"  # what submitit prints first at each start
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Called with the run directory and the exit code of srun."""
+    path, exit_code = sys.argv[1:] if arguments is None else arguments
+    run_dir, start = RunDir(Path(path)), Start.of(os.environ)
+    assert start is not None, "the batch script of a job calls this"
+    job = show_job(start.job_id)
+    if job is not None and job.get("JobState") != "RUNNING":
+        return  # Slurm is ending the job, and knows whether to start it again
+    mark = read_mark(run_dir)
+    if mark is not None and mark.job_id == start.job_id:
+        return
+    try:
+        told = put_on_record(run_dir, start, lambda status: _killed(run_dir, start, status, int(exit_code)))
+    except (AaeError, OSError) as error:
+        print(f"aae-slurm: job {start.job_id} is not started again: {error}", file=sys.stderr, flush=True)
+        return
+    if told is None:
+        return
+    print(f"aae-slurm: {told.verdict}", flush=True)
+    if told.state == "waiting":
+        refusal = requeue(start.job_id)
+        if refusal is not None:
+            verdict = f"{told.verdict}; Slurm did not requeue the job: {refusal}; submit the run again to go on"
+            write_status(run_dir, told.model_copy(update={"verdict": verdict, "updated_at": now()}))
+
+
+def put_on_record(run_dir: RunDir, start: Start, crash_of: Callable[[Status], Crash]) -> Status | None:
+    """Settle the crash of this start if it has not ended in order; returns the status written, None if there is none to write.
+
+    Raises AaeError or OSError.
+    """
+    before = read_status(run_dir)
+    if before is None or before.state in ("finished", "failed", "cancelled"):
+        return None
+    claim = _claim_of_the_dead(run_dir, start)
+    if claim is None:
+        return None
+    run_dir.fence = claim.check
+    saved_step = next(iter(run_dir.checkpoint_steps(before.checkpoint_step)), 0)
+    status = before.model_copy(update={"segment": claim.number, "job_id": start.job_id, "checkpoint_step": saved_step})
+    record = read_record(run_dir)
+    allowance = Allocation.model_validate(record.slurm).max_stalls if record else None
+    outbox = Outbox(run_dir)
+    log = EventLog(run_dir, claim.number, outbox)
+    changes = settle(run_dir, claim, log, crash_of(before), saved_step, allowance)
+    outbox.flush()
+    status = status.model_copy(update={**changes, "updated_at": now()})
+    write_status(run_dir, status)
+    return status
+
+
+def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:
+    """The claim of this start if nothing has ended it yet; one made for it if it died before it could make its own."""
+    number = newest_claim(run_dir)
+    segment = read_segment(run_dir, number)
+    if segment is not None and (segment.owner.job_id, segment.owner.restart_count) == (
+        start.job_id,
+        start.restart_count,
+    ):
+        return Claim(run_dir, number, segment) if segment.cause is None else None
+    try:
+        return claim_run(run_dir, Owner.this_process(start.job_id, start.restart_count))
+    except TakenOverError:
+        return None
+
+
+def _killed(run_dir: RunDir, start: Start, status: Status, exit_code: int) -> Crash:
+    printed = run_dir.slurm / f"{start.job_id}_0_log.out"
+    said = printed.read_text(errors="replace")[-65536:].rpartition(_BEGINNING)[2] if printed.exists() else ""
+    reason, error = (
+        "killed",
+        f"the process ended with exit code {exit_code} and without a word; what it printed: {printed}",
+    )
+    if any(words in said for words in _NO_MEMORY):
+        reason = "out_of_memory"
+        hint = what_to_change(status.device, status.peak_memory_bytes)
+        error = f"the process was killed because the job used more memory than it was given; {hint}"
+    elif exit_code > 128:
+        error = f"the process was killed by {signal.Signals(exit_code - 128).name}"
+    return Crash(
+        reason=reason,
+        error=error,
+        exit_code=exit_code,
+        step=status.step,
+        host=platform.node(),
+        device=status.device,
+        peak_memory_bytes=status.peak_memory_bytes,
+        traceback=None,
+        last_records=last_records(run_dir.events_file, 3),
+    )
+
+
+if __name__ == "__main__":
+    main()
