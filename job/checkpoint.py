@@ -153,12 +153,15 @@ def _appears(run_dir: RunDir, step: int, tell: Callable[[str], None]) -> bool:
     return True
 
 
-def make_room(run_dir: RunDir, needed_bytes: int) -> None:
-    """See to it that a checkpoint fits, if need be by removing all older ones but the newest; raises OSError if it cannot."""
+def make_room(run_dir: RunDir, needed_bytes: int, verified_step: int) -> None:
+    """See to it that a checkpoint fits, if need be by removing those before `verified_step`; raises OSError if it cannot.
+
+    The one of `verified_step`, which this process has written or read, is what a crash would fall back to, and stays.
+    """
     free = run_dir.free_bytes()
     if free >= needed_bytes:
         return
-    older = [run_dir.checkpoint_file(step) for step in run_dir.checkpoint_steps()[1:]]
+    older = [run_dir.checkpoint_file(step) for step in run_dir.checkpoint_steps() if step < verified_step]
     if free + sum(path.stat().st_size for path in older) < needed_bytes:
         message = f"a checkpoint needs {needed_bytes / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
         raise OSError(errno.ENOSPC, message, str(run_dir.checkpoints))

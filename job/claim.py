@@ -75,6 +75,10 @@ class Owner(BaseModel):
         )
         return same_machine and _process_start(self.pid) != self.process_start
 
+    def is_start(self, job_id: str, restart_count: int) -> bool:
+        """Whether it was started as this very start of a job."""
+        return (self.job_id, self.restart_count) == (job_id, restart_count)
+
     def is_earlier_start(self, of: "Owner") -> bool:
         """Whether this is an earlier start of the same job: a scheduler ends one before it begins the next."""
         return self.job_id is not None and self.job_id == of.job_id and self.restart_count < of.restart_count

@@ -1,18 +1,18 @@
 """One training step: reconstruct, discriminate, fool.
 
-Each backward pass names the parameters it is for, so that no phase computes or leaves behind a gradient for another.
+Each phase asks for the gradients of its own parameters alone, so that it neither computes nor leaves behind any other.
 """
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
 
 from aae.losses import discriminator_loss, generator_loss, reconstruction_loss
 from aae.networks import AdversarialAutoencoder
 from aae.prior import sample_prior
+from job.adam import Adam
 from job.settings import Settings
 
 # What a step reads off, in this order; means over the batch.
@@ -27,9 +27,9 @@ class Phases:
         self._settings = settings
         self._device = device
 
-        def adam(network: nn.Module, lr: float) -> Optimizer:
-            # Fused: one kernel for all tensors. The meta device, on which tests run a step, has none.
-            return Adam(network.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
+        def adam(network: nn.Module, lr: float) -> Adam:
+            # The meta device, on which tests run a step, has no fused kernel.
+            return Adam(network.parameters(), lr, fused=device.type in ("cpu", "cuda"))
 
         self.optimizers = {
             "decoder": adam(model.decoder, settings.decoder_lr),
@@ -80,12 +80,6 @@ class Phases:
 
     def _update(self, loss: Tensor, *names: str) -> None:
         optimizers = [self.optimizers[name] for name in names]
+        gradients = iter(torch.autograd.grad(loss, [p for o in optimizers for p in o.parameters]))
         for optimizer in optimizers:
-            optimizer.zero_grad()
-        loss.backward(inputs=[p for optimizer in optimizers for p in _parameters(optimizer)])
-        for optimizer in optimizers:
-            optimizer.step()
-
-
-def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
-    return (p for group in optimizer.param_groups for p in group["params"])
+            optimizer.step(islice(gradients, len(optimizer.parameters)))

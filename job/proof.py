@@ -189,7 +189,7 @@ def _interrupted(
         for signal_number in KINDS[kind][0]:
             process.popen.send_signal(signal_number)
         at = time.time()
-        process.popen.communicate()
+        process.popen.wait()
         step = next((r["step"] for r in reversed(list(_records(run_dir)))), 0)
         tell(f"{done + number:>4}  {kind:<13} at about step {step:,} of {settings.total_steps:,}")
         yield kind, at

@@ -179,8 +179,9 @@ class Run:
         self._end("cancelled" if reason == "cancel" else "waiting", reason, verdict, exit_code, left)
 
     def say(self, verdict: str) -> None:
-        """Change the verdict after `leave`."""
-        self._heartbeat.write(verdict=verdict)
+        """Change the verdict after the end."""
+        with contextlib.suppress(OSError):
+            self._heartbeat.write(verdict=verdict)
 
     def used_up(self, cause: Cause) -> str | None:
         """Why the allowance for automatic restarts is used up if the segment ends now like this; None if it is not."""

@@ -119,8 +119,8 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
             try:
-                # A full or absent disk must not end training; the next beat tries again.
-                with contextlib.suppress(OSError):
+                # A full or absent disk must not end training, nor a moment without memory; the next beat tries again.
+                with contextlib.suppress(OSError, MemoryError):
                     self.write()
                     self.cancelled = self._run_dir.cancel_mark.exists()
             except AaeError as error:

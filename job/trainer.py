@@ -60,9 +60,7 @@ class Trainer:
         self._next_save_s = settings.checkpoint_every_s
         self._fails = False  # whether the last attempt to save did
         # Weights and Adam's two moments of each, and what the archive adds.
-        num_weights = sum(
-            p.numel() for o in self._phases.optimizers.values() for g in o.param_groups for p in g["params"]
-        )
+        num_weights = sum(p.numel() for optimizer in self._phases.optimizers.values() for p in optimizer.parameters)
         self._num_bytes = 4 * (2 * num_weights + sum(p.numel() for p in self.model.parameters())) + 2**17
 
     @property
@@ -163,7 +161,8 @@ class Trainer:
         if not self._outbox.items:
             self._outbox.sync()
         state = self.state()
-        make_room(self._run_dir, self._num_bytes + sum(len(content) for _, content in state["pending"]))
+        num_bytes = self._num_bytes + sum(len(content) for _, content in state["pending"])
+        make_room(self._run_dir, num_bytes, self.saved_step or 0)
         saved = save_checkpoint(self._run_dir, self.step, state)
         self.saved_step = self.step
         self.save_s = time.perf_counter() - began

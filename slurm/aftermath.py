@@ -82,13 +82,12 @@ def put_on_record(run_dir: RunDir, start: Start, crash_of: Callable[[Status], Cr
 
 def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:
     """The claim of this start if nothing has ended it yet; one made for it if it died before it could make its own."""
-    number = newest_claim(run_dir)
-    segment = read_segment(run_dir, number)
-    if segment is not None and (segment.owner.job_id, segment.owner.restart_count) == (
-        start.job_id,
-        start.restart_count,
-    ):
-        return Claim(run_dir, number, segment) if segment.cause is None else None
+    newest = newest_claim(run_dir)
+    for number in range(newest, 0, -1):
+        segment = read_segment(run_dir, number)
+        if segment is not None and segment.owner.is_start(start.job_id, start.restart_count):
+            # One that is not the newest was taken over: the run goes on elsewhere.
+            return Claim(run_dir, number, segment) if number == newest and segment.cause is None else None
     try:
         return claim_run(run_dir, Owner.this_process(start.job_id, start.restart_count))
     except TakenOverError:

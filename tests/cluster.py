@@ -32,13 +32,13 @@ SlurmdPidFile={folder}/run/slurmd.%n.pid
 SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task}
 MpiDefault=none
 SwitchType=switch/none
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=0
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters={select}
 GresTypes=gpu
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -64,15 +64,25 @@ PartitionName=short Nodes=n[1-2] PriorityTier=1 MaxTime=5 State=UP
 PartitionName=high Nodes=n[1-2] PriorityTier=10 PreemptMode=OFF MaxTime=UNLIMITED State=UP
 """
 
+_CGROUP_CONF = """\
+CgroupPlugin=cgroup/v1
+CgroupAutomount=no
+CgroupMountpoint={folder}/cgroup
+ConstrainRAMSpace=yes
+"""
+
+MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
+
 
 class Cluster:
     """A running two-node Slurm; `environment` reaches it, and nothing of the system's own is touched."""
 
-    def __init__(self, folder: Path, *, user_signal: bool = False) -> None:
+    def __init__(self, folder: Path, *, user_signal: bool = False, memory: bool = False) -> None:
         self.folder = folder
         self.conf = folder / "etc" / "slurm.conf"
         self.environment = {**os.environ, "SLURM_CONF": str(self.conf)}
         self._extra = "SlurmctldParameters=preempt_send_user_signal" if user_signal else ""
+        self._cgroups = MEMORY_CGROUPS / folder.name if memory else None
 
     def start(self) -> None:
         """Bring everything up and wait until both nodes are idle; about two seconds."""
@@ -85,7 +95,20 @@ class Cluster:
         key = self.folder / "etc" / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
-        self.conf.write_text(_SLURM_CONF.format(folder=self.folder, ports=_free_ports(3), extra=self._extra))
+        self.conf.write_text(
+            _SLURM_CONF.format(
+                folder=self.folder,
+                ports=_free_ports(3),
+                extra=f"{self._extra}\nDefMemPerCPU=500" if self._cgroups else self._extra,
+                task="task/cgroup" if self._cgroups else "task/none",
+                select="CR_CPU_Memory" if self._cgroups else "CR_CPU",
+            )
+        )
+        if self._cgroups:
+            self._cgroups.mkdir()
+            (self.folder / "cgroup").mkdir()
+            (self.folder / "cgroup" / "memory").symlink_to(self._cgroups)
+            (self.folder / "etc" / "cgroup.conf").write_text(_CGROUP_CONF.format(folder=self.folder))
         devices = f"{self.folder}/dev/fakegpu[0-7]"
         (self.folder / "etc" / "gres.conf").write_text(
             f"AutoDetect=off\nNodeName=n[1-2] Name=gpu Type=fake File={devices}\n"
@@ -101,10 +124,43 @@ class Cluster:
             f"--seed-file={run}/munged.seed",
             "--num-threads=2",
         )
-        self._call("slurmctld", "-i")
+        self.start_controller()
         for node in NODES:
-            self._call("slurmd", "-N", node)
+            self.start_node(node)
         self._wait_until_idle()
+
+    def start_controller(self) -> None:
+        """Start slurmctld, with the jobs that it knew when it ended."""
+        self._call("slurmctld", "-i")
+
+    def stop_controller(self) -> None:
+        """End slurmctld; jobs run on."""
+        pid = self._pid("slurmctld")
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.05)
+
+    def start_node(self, node: str) -> None:
+        """Start a node's slurmd."""
+        self._call("slurmd", "-N", node)
+
+    def kill_node(self, node: str, job_id: str) -> None:
+        """End a node as a power cut would: its slurmd and all processes of a job on it, by SIGKILL."""
+        daemon = self._pid(f"slurmd.{node}")
+        assert daemon is not None
+        processes = [pid for pid in _all_processes() if self._is_of_job(pid, job_id)]
+        parents = {parent for pid in processes if _name(parent := _parent(pid)) == "slurmstepd"}
+        for pid in (daemon, *parents, *processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _is_of_job(self, pid: int, job_id: str) -> bool:
+        try:
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        return {f"SLURM_JOB_ID={job_id}".encode(), f"SLURM_CONF={self.conf}".encode()} <= set(variables)
 
     def stop(self) -> None:
         """End every daemon by its process id; SIGKILL after ten seconds."""
@@ -119,6 +175,8 @@ class Cluster:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if self._cgroups:
+            _remove_cgroups(self._cgroups)
 
     def ask(self, *command: str) -> str:
         """Run one of Slurm's own commands; returns what it printed."""
@@ -176,6 +234,38 @@ class Cluster:
             time.sleep(0.1)
 
 
+def _all_processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _remove_cgroups(top: Path) -> None:
+    """A cgroup goes by rmdir, deepest first, once no process is in it."""
+    deadline = time.monotonic() + 10
+    while top.exists() and time.monotonic() < deadline:
+        for processes in top.rglob("cgroup.procs"):
+            with contextlib.suppress(OSError):
+                for pid in processes.read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
+        for folder, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+        time.sleep(0.1)
+
+
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -185,11 +275,11 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def running_cluster(*, user_signal: bool = False) -> Iterator[Cluster]:
+def running_cluster(*, user_signal: bool = False, memory: bool = False) -> Iterator[Cluster]:
     """A cluster for as long as the block lasts, in a folder that users other than root may enter too."""
     with tempfile.TemporaryDirectory(prefix="aae-lab-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
-        cluster = Cluster(Path(name), user_signal=user_signal)
+        cluster = Cluster(Path(name), user_signal=user_signal, memory=memory)
         try:
             cluster.start()
             yield cluster

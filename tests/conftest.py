@@ -8,11 +8,24 @@ from pathlib import Path
 import orjson
 import pluggy
 import pytest
-from cluster import Cluster, running_cluster
+from cluster import MEMORY_CGROUPS, Cluster, running_cluster
 from filelock import FileLock
-from jobs import ON_SLURM, Job, small_settings
+from jobs import ON_SLURM, Job, SlurmJob, small_settings
 
 from job.proof import Traces
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The size of the campaigns: CI runs the default, a person any."""
+    parser.addoption(
+        "--size", type=int, default=10, help="interruptions, failing system calls, ... of each campaign [10]"
+    )
+
+
+@pytest.fixture
+def size(request: pytest.FixtureRequest) -> int:
+    """How many faults a campaign is to make."""
+    return int(request.config.getoption("--size"))
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +66,30 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def job(tmp_path: Path, cluster: Cluster) -> Iterator[SlurmJob]:
+    """A run on the cluster; what is left of it is cancelled at the end."""
+    job = SlurmJob(tmp_path, cluster)
+    yield job
+    cluster.ask("scancel", "--user", "root")
+
+
+@pytest.fixture(scope="session")
+def signalling_cluster() -> Iterator[Cluster]:
+    """A cluster whose preemption sends SIGUSR2 instead of SIGTERM."""
+    with running_cluster(user_signal=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def memory_cluster() -> Iterator[Cluster]:
+    """A cluster that holds each job to its memory by a cgroup, where this machine lets us make one."""
+    if not MEMORY_CGROUPS.is_dir() or not os.access(MEMORY_CGROUPS, os.W_OK):
+        pytest.skip(f"no memory cgroups (version 1) that can be written at {MEMORY_CGROUPS}")
+    with running_cluster(memory=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
 def small_job(tmp_path: Path) -> Job:
     """A run of `small_settings` in a directory of its own, not started yet."""
     return Job(tmp_path, small_settings())
@@ -60,8 +97,10 @@ def small_job(tmp_path: Path) -> Job:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[pytest.TestReport]]:
-    """In CI a test on the real Slurm that did not run is a failure."""
+    """In CI a test on the real Slurm that did not run is a failure; memory cgroups may be missing there."""
     report = (yield).get_result()
-    if report.skipped and os.environ.get("CI") and "cluster" in getattr(item, "fixturenames", ()):
+    if "memory_cluster" in getattr(item, "fixturenames", ()):
+        return
+    if report.skipped and os.environ.get("CI") and any("cluster" in f for f in getattr(item, "fixturenames", ())):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"

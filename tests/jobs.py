@@ -1,6 +1,7 @@
 """The harness: runs the real `aae-job` command, interrupts it, and compares what runs leave behind byte for byte."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from cluster import Cluster
 
 from job.eventlog import read_lines
 from job.proof import Traces
@@ -51,6 +53,7 @@ class Job:
     def __init__(self, runs_dir: Path, settings: Mapping[str, str], name: str = "small") -> None:
         self.run_dir = RunDir(runs_dir / name)
         self.output = ""
+        self.prefix: tuple[str, ...] = ()  # a command that is to run the command, such as strace
         self._log_size = 0
         self.environment = {**os.environ, "AAE_RUNS_DIR": str(runs_dir), **settings}
 
@@ -59,7 +62,7 @@ class Job:
         self._log_size = self.run_dir.events_file.stat().st_size if self.run_dir.events_file.exists() else 0
         environment = {**self.environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *arguments],
+            [*self.prefix, sys.executable, "-P", "-m", module, *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -68,7 +71,7 @@ class Job:
 
     def wait(self, process: "subprocess.Popen[str]") -> int:
         """Wait for the end; returns the exit code and keeps what was printed in `output`."""
-        self.output, _ = process.communicate(timeout=120)
+        self.output, _ = process.communicate(timeout=180)
         return process.returncode
 
     def run(self, *arguments: str, module: str = "job", **changes: Any) -> int:
@@ -119,3 +122,55 @@ class Job:
     def traces(self) -> Traces:
         """What this run has left behind; the run must be finished."""
         return Traces.of(self.run_dir)
+
+
+class SlurmJob(Job):
+    """One run, submitted to a cluster."""
+
+    def __init__(self, folder: Path, cluster: Cluster, **changes: object) -> None:
+        super().__init__(folder / "runs", small_settings(slurm_gpus=0, **{**ON_SLURM, **changes}))
+        self.cluster = cluster
+        self.environment["SLURM_CONF"] = str(cluster.conf)
+
+    def submit(self, *arguments: str, **changes: object) -> str:
+        """`aae-slurm submit`; returns the job id it printed."""
+        assert self.slurm("submit", *arguments, **changes) == 0, self.output
+        match = re.search(r"job (\d+)", self.output)
+        assert match, self.output
+        return match[1]
+
+    def wait_until_step(self, step: int, segment: int = 1) -> None:
+        """Wait until a segment has logged a step."""
+        deadline = time.monotonic() + 90
+        while not any(r["segment"] == segment and r["event"] == "step" and r["step"] >= step for r in self.records()):
+            assert time.monotonic() < deadline, f"{self.job_log()}\n{self.cluster.log_tail()}"
+            time.sleep(0.3)
+
+    def wait_until_finished(self, job_id: str) -> None:
+        """Wait until the job has ended well and the run with it."""
+        state = self.cluster.wait_for_state(job_id, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", timeout_s=200)
+        assert state == "COMPLETED", self.job_log()
+        assert self.status()["state"] == "finished"
+
+    def shown(self) -> dict[str, object]:
+        """What `aae-slurm status --json` says of the run."""
+        self.slurm("status", "small", "--json")
+        (one,) = orjson.loads(self.output)
+        assert isinstance(one, dict)
+        return one
+
+    def job_log(self) -> str:
+        """All that the job has printed."""
+        return "\n".join(path.read_text() for path in self.run_dir.slurm.glob("*.out"))
+
+    def process(self) -> int:
+        """The process id of the run's newest segment."""
+        return int(self.status()["pid"])
+
+    def reasons(self) -> list[str]:
+        """Why the segments stopped, in order."""
+        return [record["reason"] for record in self.events("stopped")]
+
+    def lost(self) -> list[int]:
+        """Steps lost at each resume."""
+        return [record["steps_lost"] for record in self.events("resumed")]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from job.checkpoint import load_newest, prune, read_checkpoint, save_checkpoint
+from job.checkpoint import load_newest, make_room, prune, read_checkpoint, save_checkpoint
 from job.errors import CheckpointError, HopelessError, UsageError
 from job.rundir import RunDir
 
@@ -131,3 +131,28 @@ def test_pruning_keeps_the_newest(run_dir: RunDir) -> None:
     save_checkpoint(run_dir, 30, STATE)
     prune(run_dir, 2, 30)
     assert run_dir.checkpoint_steps() == [30, 20]
+
+
+def test_a_checkpoint_of_a_given_up_segment_is_set_aside(run_dir: RunDir) -> None:
+    """One that appears after the run has gone on from an earlier step must never be gone on from: the log has a gap there."""
+    save_checkpoint(run_dir, 15, STATE)
+    prune(run_dir, 2, 15)
+    assert run_dir.checkpoint_steps() == [15, 10]
+    assert (run_dir.checkpoints / "step-000000000020.pt.late").exists()
+
+
+def test_room_is_made_of_the_older_ones_and_only_if_that_helps(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verified one stays whatever the need; what would not suffice is not removed."""
+    size = run_dir.checkpoint_file(10).stat().st_size
+    monkeypatch.setattr(RunDir, "free_bytes", lambda _: 100)
+    with pytest.raises(OSError, match="a checkpoint needs"):
+        make_room(run_dir, size + 101, 20)
+    assert run_dir.checkpoint_steps() == [20, 10]
+    make_room(run_dir, 100, 20)
+    assert run_dir.checkpoint_steps() == [20, 10]
+    make_room(run_dir, size + 100, 20)
+    assert run_dir.checkpoint_steps() == [20]
+    with pytest.raises(OSError, match="a checkpoint needs"):
+        make_room(run_dir, size + 100, 20)

@@ -9,75 +9,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 import torch
-from cluster import Cluster, running_cluster
-from jobs import ON_SLURM, Job, small_settings
+from cluster import Cluster
+from jobs import ON_SLURM, Job, SlurmJob, small_settings
 
 import slurm
 from job.proof import Traces
 
 pytestmark = pytest.mark.timeout(400)
-
-
-class SlurmJob(Job):
-    """One run, submitted to a cluster."""
-
-    def __init__(self, folder: Path, cluster: Cluster, **changes: object) -> None:
-        super().__init__(folder / "runs", small_settings(slurm_gpus=0, **{**ON_SLURM, **changes}))
-        self.cluster = cluster
-        self.environment["SLURM_CONF"] = str(cluster.conf)
-
-    def submit(self, *arguments: str, **changes: object) -> str:
-        """`aae-slurm submit`; returns the job id it printed."""
-        assert self.slurm("submit", *arguments, **changes) == 0, self.output
-        match = re.search(r"job (\d+)", self.output)
-        assert match, self.output
-        return match[1]
-
-    def wait_until_step(self, step: int, segment: int = 1) -> None:
-        """Wait until a segment has logged a step."""
-        deadline = time.monotonic() + 90
-        while not any(r["segment"] == segment and r["event"] == "step" and r["step"] >= step for r in self.records()):
-            assert time.monotonic() < deadline, f"{self.job_log()}\n{self.cluster.log_tail()}"
-            time.sleep(0.3)
-
-    def wait_until_finished(self, job_id: str) -> None:
-        """Wait until the job has ended well and the run with it."""
-        state = self.cluster.wait_for_state(job_id, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", timeout_s=200)
-        assert state == "COMPLETED", self.job_log()
-        assert self.status()["state"] == "finished"
-
-    def shown(self) -> dict[str, object]:
-        """What `aae-slurm status --json` says of the run."""
-        self.slurm("status", "small", "--json")
-        (one,) = orjson.loads(self.output)
-        assert isinstance(one, dict)
-        return one
-
-    def job_log(self) -> str:
-        """All that the job has printed."""
-        return "\n".join(path.read_text() for path in self.run_dir.slurm.glob("*.out"))
-
-    def reasons(self) -> list[str]:
-        """Why the segments stopped, in order."""
-        return [record["reason"] for record in self.events("stopped")]
-
-    def lost(self) -> list[int]:
-        """Steps lost at each resume."""
-        return [record["steps_lost"] for record in self.events("resumed")]
-
-
-@pytest.fixture
-def job(tmp_path: Path, cluster: Cluster) -> Iterator[SlurmJob]:
-    """A run on the cluster; what is left of it is cancelled at the end."""
-    job = SlurmJob(tmp_path, cluster)
-    yield job
-    cluster.ask("scancel", "--user", "root")
 
 
 def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: Traces) -> None:
@@ -136,13 +79,6 @@ def test_a_preempted_run_saves_and_comes_back(partition: str, job: SlurmJob, who
     assert job.reasons() == [{"low": "requeue", "grace": "preemption"}[partition]]
     assert job.lost() == [0]
     assert job.traces() == whole
-
-
-@pytest.fixture(scope="session")
-def signalling_cluster() -> Iterator[Cluster]:
-    """A cluster whose preemption sends SIGUSR2 instead of SIGTERM."""
-    with running_cluster(user_signal=True) as cluster:
-        yield cluster
 
 
 @pytest.mark.parametrize("partition", ["low", "grace"])

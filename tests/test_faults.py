@@ -1,0 +1,243 @@
+"""Faults without Slurm: kills, stopped processes, full and vanished disks, every system call that writes made to fail."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jobs import Job, small_settings
+
+from job.proof import KINDS, Traces, prove, table
+from job.settings import Settings
+
+pytestmark = pytest.mark.timeout(400)
+
+# 6.6 MB a checkpoint: three do not fit into 20 MB beside the one being written.
+ON_A_SMALL_DISK = {"hidden_dim": 200, "max_steps": 600, "checkpoint_every_steps": 30}
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(0)
+def test_random_interruptions_change_no_byte(tmp_path: Path, size: int) -> None:
+    """Kills and signals at random moments, from the first instant of a process to its last save: all runs end alike."""
+    values = {name.removeprefix("AAE_").lower(): value for name, value in small_settings().items()}
+    proof = prove(Settings.model_validate(values), size, tmp_path, print)
+    print("\n".join(table(proof)))
+    assert proof.differences == []
+    assert sum(cost.times for cost in proof.kinds.values()) >= size
+    for cost in proof.kinds.values():
+        assert max(cost.steps_lost, default=0) <= 40 + 7
+
+
+def test_verify_resume_is_the_users_own_proof(tmp_path: Path) -> None:
+    """The command interrupts, shows each interruption, ends with a table, and leaves nothing behind."""
+    job = Job(tmp_path / "runs", small_settings(max_steps=300))
+    assert job.run("verify-resume", "--kills", "2") == 0, job.output
+    assert len(re.findall(r"^ +\d+  (?:" + "|".join(KINDS) + ")", job.output, re.MULTILINE)) == 2
+    assert "equal byte for byte" in job.output
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_difference_is_found() -> None:
+    """One digest, one picture or one number that differs is told."""
+    one = Traces("a", {"x": "b"}, "c", [[7, 1, 0.5]])
+    assert one.differences(Traces("a", {"x": "b"}, "c", [[7, 1, 0.5]])) == []
+    assert one.differences(Traces("z", {"x": "b"}, "c", [[7, 1, 0.5]])) == ["final/weights.safetensors differs"]
+    assert one.differences(Traces("a", {"y": "b"}, "c", [[7, 1, 0.5]])) == ["lattices/x differs", "lattices/y differs"]
+    assert "at step 7" in one.differences(Traces("a", {"x": "b"}, "c", [[7, 1, 0.4]]))[0]
+    assert "the end" in one.differences(Traces("a", {"x": "b"}, "c", []))[0]
+
+
+def test_a_stopped_process_that_wakes_up_after_its_successor_writes_nothing(
+    small_job: Job, uninterrupted: Traces
+) -> None:
+    """SIGSTOP, a successor that takes over after a minute without a sign of life, SIGCONT: the old one leaves with 2."""
+    first = small_job.start()
+    small_job.wait_for_step(first, 100)
+    first.send_signal(signal.SIGSTOP)
+    assert small_job.run() == 0, small_job.output
+    assert "waiting up to 60 s for a sign of life" in small_job.output
+    after = _everything_below(small_job.run_dir.path)
+    first.send_signal(signal.SIGCONT)
+    assert small_job.wait(first) == 2
+    assert "has taken this run over" in small_job.output
+    assert _everything_below(small_job.run_dir.path) == after
+    assert small_job.traces() == uninterrupted
+
+
+def _everything_below(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_checkpoint_that_appears_late_is_waited_for(small_job: Job, uninterrupted: Traces) -> None:
+    """A shared filesystem may show another node's files half a minute late: never a fresh start, never a step lost."""
+    small_job.interrupt(signal.SIGTERM, 300)
+    hidden = small_job.run_dir.path.with_name("hidden")
+    shutil.move(small_job.run_dir.checkpoints, hidden)
+    process = small_job.start()
+    time.sleep(10)  # long past the moment at which it looks for it
+    assert process.poll() is None
+    shutil.move(hidden, small_job.run_dir.checkpoints)
+    assert small_job.wait(process) == 0, small_job.output
+    assert "cannot be seen yet: waiting" in small_job.output
+    assert [record["steps_lost"] for record in small_job.events("resumed")] == [0]
+    assert small_job.traces() == uninterrupted
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 20 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small filesystem")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Traces:
+    """What the run on the small disk leaves behind where there is room."""
+    job = Job(tmp_path / "reference", small_settings(**ON_A_SMALL_DISK))
+    assert job.run() == 0, job.output
+    return job.traces()
+
+
+def _fill(disk: Path) -> Path:
+    """Take all the room there is on a disk."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for block in (b"x" * 4096, b"x"):
+            try:
+                while file.write(block):
+                    pass
+            except OSError:
+                continue
+    return filler
+
+
+def test_a_run_makes_do_with_a_small_disk(small_disk: Path, reference: Traces) -> None:
+    """Where not even the checkpoints to keep fit, older ones make room for the next, and the newest always stays."""
+    job = Job(small_disk, small_settings(**ON_A_SMALL_DISK))
+    assert job.run() == 0, job.output
+    assert job.events("warning") == []
+    assert job.run("verify", "small") == 0, job.output
+    assert job.traces() == reference
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(small_disk: Path, reference: Traces) -> None:
+    """Training goes on, the heartbeat too; records, lattices and checkpoints are written when there is room again."""
+    job = Job(small_disk, small_settings(**ON_A_SMALL_DISK))
+    process = job.start()
+    job.wait_for_step(process, 100)
+    process.send_signal(signal.SIGSTOP)  # so that it is the same moment on any machine
+    filler = _fill(small_disk)
+    process.send_signal(signal.SIGCONT)
+    before = job.status()["updated_at"]
+    time.sleep(8)
+    assert job.status()["updated_at"] > before, "the heartbeat must go on, or the run would be taken for lost"
+    assert not list(small_disk.glob("small/**/.*.tmp")), "what could not be written whole must go"
+    filler.unlink()
+    assert job.wait(process) == 0, job.output
+    assert "save_failed" in [record["reason"] for record in job.events("warning")]
+    assert job.run("verify", "small") == 0, job.output
+    assert job.traces() == reference
+
+
+def test_a_disk_that_stays_full_ends_the_run_with_a_verdict(small_disk: Path, reference: Traces) -> None:
+    """After the last step it waits a minute for room, then says so with exit code 3; with room the same command goes on."""
+    job = Job(small_disk, small_settings(**ON_A_SMALL_DISK))
+    process = job.start()
+    job.wait_for_step(process, 400)
+    process.send_signal(signal.SIGSTOP)
+    filler = _fill(small_disk)
+    process.send_signal(signal.SIGCONT)
+    assert job.wait(process) == 3, job.output
+    for word in ("takes no writes", "Make room", "No space left", str(job.run_dir.path)):
+        assert word in job.output
+    status = job.status()
+    assert (status["state"], status["reason"], status["exit_code"]) == ("failed", "disk", 3)
+    filler.unlink()
+    assert job.run() == 0, job.output
+    assert job.traces() == reference
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_run_directory_that_vanishes(comes_back: bool, small_job: Job, uninterrupted: Traces) -> None:
+    """An unmounted share: nothing is written in its place; back within a minute it goes on, else exit code 3 says where."""
+    away = small_job.run_dir.path.with_name("away")
+    process = small_job.start(max_steps=10**6 if not comes_back else 900)
+    small_job.wait_for_step(process, 100)
+    small_job.run_dir.path.rename(away)
+    if comes_back:
+        time.sleep(5)
+        assert not small_job.run_dir.path.exists()
+        away.rename(small_job.run_dir.path)
+        assert small_job.wait(process) == 0, small_job.output
+    else:
+        assert small_job.wait(process) == 3, small_job.output
+        assert "takes no writes" in small_job.output
+        assert not small_job.run_dir.path.exists()
+        away.rename(small_job.run_dir.path)
+        assert small_job.run() == 0, small_job.output
+    assert small_job.traces() == uninterrupted
+
+
+def test_a_run_directory_that_is_read_only_for_a_while(small_job: Job, uninterrupted: Traces) -> None:
+    """No file can be made in it: training goes on, and everything is written once it can be."""
+    if os.geteuid() == 0:
+        # Root may write anywhere but for this.
+        small_job.prefix = ("setpriv", "--inh-caps=-dac_override", "--bounding-set=-dac_override")
+    process = small_job.start()
+    small_job.wait_for_step(process, 100)
+    folders = [small_job.run_dir.path, *(p for p in small_job.run_dir.path.iterdir() if p.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    time.sleep(3)
+    for folder in folders:
+        folder.chmod(0o755)
+    assert small_job.wait(process) == 0, small_job.output
+    assert "save_failed" in [record["reason"] for record in small_job.events("warning")]
+    assert small_job.traces() == uninterrupted
+
+
+WRITING_CALLS = ("write", "pwrite64", "fsync", "rename", "link", "unlink", "mkdir", "ftruncate", "rmdir")
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(0)
+def test_every_system_call_that_writes_may_fail_once(tmp_path: Path, size: int) -> None:
+    """Each in turn refused by the kernel (at a large size all of them): no byte is lost, at worst by one more start."""
+    settings = small_settings(max_steps=60, checkpoint_every_steps=20, lattice_every_steps=30)
+    whole = Job(tmp_path / "whole", settings)
+    whole.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    counts = tmp_path / "counts"
+    whole.prefix = ("strace", "-f", "--seccomp-bpf", "-c", "-o", str(counts), "-e", f"trace={','.join(WRITING_CALLS)}")
+    assert whole.run() == 0, whole.output
+    rows = (line.split() for line in counts.read_text().splitlines())
+    made = {row[-1]: int(row[3]) for row in rows if row and row[-1] in WRITING_CALLS}
+    assert {"write", "fsync", "rename", "link", "unlink", "mkdir"} <= made.keys()
+    every = [(call, number) for call, count in made.items() for number in range(1, count + 1)]
+    stopped = 0
+    for call, number in random.sample(every, min(size, len(every))):
+        error = random.choice(["ENOSPC", "EIO", "EROFS"])
+        job = Job(tmp_path / f"{call}-{number}", settings)
+        job.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        inject = f"inject={call}:error={error}:when={number}"
+        job.prefix = ("strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)
+        code = job.run()
+        printed, job.prefix = job.output, ()
+        stopped += code != 0
+        where = f"{inject}: exit code {code}\n{printed}"
+        assert job.run() == 0, f"{where}\nthen: {job.output}"
+        assert job.run("verify", "small") == 0, f"{where}\nthen: {job.output}"
+        assert job.traces() == whole.traces(), where
+        assert not list(job.run_dir.path.rglob(".*.tmp")), where
+    print(f"{min(size, len(every))} of {len(every)} calls made to fail, {stopped} of them ended the process")

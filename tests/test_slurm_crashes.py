@@ -1,0 +1,236 @@
+"""What a segment cannot end by itself, on a real Slurm: kills, lost nodes, an absent controller, too little memory."""
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from jobs import SlurmJob
+
+from job.proof import Traces
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_a_killed_process_comes_back_by_itself(job: SlurmJob, whole: Traces) -> None:
+    """SIGKILL from outside, twice: on record each time, started again by the batch script, at most one interval lost."""
+    job_id = job.submit()
+    for segment in (1, 2):
+        job.wait_until_step(520 if segment == 1 else 1040, segment)
+        os.kill(job.process(), signal.SIGKILL)
+    job.wait_until_finished(job_id)
+    failed = job.events("failed")
+    assert [(record["reason"], record["exit_code"], record["segment"]) for record in failed] == [
+        ("killed", 137, 1),
+        ("killed", 137, 2),
+    ]
+    assert "SIGKILL" in failed[0]["error"]
+    assert failed[0]["peak_memory_bytes"] > 2**26
+    resumed = job.events("resumed")
+    assert [record["previous"] for record in resumed] == ["was killed", "was killed"]
+    assert all(0 <= record["steps_lost"] <= 500 + 20 for record in resumed)
+    assert job.traces() == whole
+
+
+def test_kills_that_leave_no_progress_end_the_run_and_a_submit_sets_that_aside(job: SlurmJob, whole: Traces) -> None:
+    """Three in a row without a new checkpoint: a verdict, exit code 3, job FAILED; a person's submit tries again."""
+    rarely = {"checkpoint_every_steps": 10**6}
+    job_id = job.submit(**rarely)
+    for segment in (1, 2, 3):
+        job.wait_until_step(20, segment)
+        os.kill(job.process(), signal.SIGKILL)
+    assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+    status = job.status()
+    assert (status["state"], status["exit_code"], status["reason"]) == ("failed", 3, "killed")
+    assert "3 segments in a row" in status["verdict"]
+    assert "submit the run again" in status["verdict"]
+    assert [record["event"] for record in status["crash"]["last_records"]]
+    assert job.slurm("status", "small") == 1
+    time.sleep(7)  # longer than a requeue takes
+    assert job.cluster.state(job_id) == "FAILED"
+    again = job.submit(**rarely)
+    job.wait_until_step(20, segment=4)
+    os.kill(job.process(), signal.SIGKILL)  # the count has begun anew
+    job.wait_until_finished(again)
+    assert job.traces() == whole
+
+
+def test_a_process_killed_before_it_could_claim_comes_back(job: SlurmJob, whole: Traces) -> None:
+    """Death while Python starts: no claim tells of it, and still the run is started again."""
+    folder = job.run_dir.slurm
+    kill = f"(mkdir {folder}/once && until pkill -KILL -f _submit.{folder}; do sleep 0.02; done) 2>/dev/null &"
+    job_id = job.submit(slurm_setup=f'["{kill}"]')
+    job.wait_until_finished(job_id)
+    assert [record["reason"] for record in job.events("failed")][:1] == ["killed"]
+    assert job.traces() == whole
+
+
+def test_exceptions_at_one_step_end_the_run_with_their_story(job: SlurmJob) -> None:
+    """Too little memory for the networks (a limit set by the batch script): told as that, tried three times, then a verdict."""
+    job_id = job.submit(slurm_setup='["ulimit -d 1500000"]', hidden_dim=12000)
+    assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED", timeout_s=200) == "FAILED"
+    failed = job.events("failed")
+    assert [(record["reason"], record["exit_code"]) for record in failed] == [("out_of_memory", 1)] * 3
+    status = job.status()
+    assert (status["state"], status["exit_code"], status["reason"]) == ("failed", 3, "out_of_memory")
+    for word in ("AAE_SLURM_MEM", "AAE_HIDDEN_DIM", "3 segments in a row", "exception at step 0"):
+        assert word in status["verdict"], status["verdict"]
+    crash = status["crash"]
+    assert "load" in crash["traceback"]
+    assert crash["host"] == status["host"]
+    assert crash["peak_memory_bytes"] > 2**26
+
+
+def test_a_lost_node_costs_at_most_one_interval(job: SlurmJob, whole: Traces) -> None:
+    """slurmd and all processes gone by SIGKILL: Slurm starts the job on the other node, and no allowance is used."""
+    job_id = job.submit(slurm_max_stalls=1)
+    job.wait_until_step(520)
+    node = job.cluster.ask("squeue", "-h", "-j", job_id, "-o", "%N")
+    job.cluster.kill_node(node, job_id)
+    try:
+        job.wait_until_finished(job_id)
+    finally:
+        job.cluster.start_node(node)
+    assert job.cluster.ask("squeue", "-h", "-t", "all", "-j", job_id, "-o", "%N") != node
+    (resumed,) = job.events("resumed")
+    assert "ended by Slurm" in resumed["previous"]
+    assert 0 <= resumed["steps_lost"] <= 500 + 20
+    assert job.events("failed") == []
+    assert job.traces() == whole
+
+
+def test_a_requeue_waits_for_an_absent_controller(job: SlurmJob, whole: Traces) -> None:
+    """slurmctld stopped while the job wants to be requeued, then started: asked again until it answers."""
+    job_id = job.submit()
+    job.wait_until_step(150)
+    job.cluster.stop_controller()
+    try:
+        os.kill(job.process(), signal.SIGUSR2)
+        deadline = time.monotonic() + 60
+        while job.status()["state"] != "waiting":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(3)
+    finally:
+        job.cluster.start_controller()
+    job.wait_until_finished(job_id)
+    assert (job.reasons(), job.lost()) == (["time_limit"], [0])
+    assert job.traces() == whole
+
+
+def test_without_scontrol_the_run_waits_for_a_submit(job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
+    """As in a container without Slurm's commands: saved, said, and the same submit command goes on."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("srun", "env", "rm", "cp"):
+        (commands / name).symlink_to(shutil.which(name) or "")
+    job_id = job.submit(slurm_setup=f'["export PATH={commands}"]')
+    job.wait_until_step(150)
+    os.kill(job.process(), signal.SIGUSR2)
+    assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+    shown = job.shown()
+    assert (shown["state"], shown["needs_person"]) == ("waiting", True)
+    assert "scontrol cannot be run here" in job.status()["verdict"]
+    job.wait_until_finished(job.submit())
+    assert job.lost() == [0]
+    assert job.traces() == whole
+
+
+def test_a_submission_that_timed_out_but_reached_slurm_is_found_again(
+    job: SlurmJob, whole: Traces, tmp_path: Path
+) -> None:
+    """sbatch submits and then fails to say so: exit code 1 tells to type the command again, which finds the job."""
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text(
+        f'#!/bin/sh\n{shutil.which("sbatch")} "$@" >/dev/null\n'
+        'echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2\nexit 1\n'
+    )
+    sbatch.chmod(sbatch.stat().st_mode | stat.S_IXUSR)
+    path = job.environment["PATH"]
+    job.environment["PATH"] = f"{sbatch.parent}:{path}"
+    assert job.slurm("submit") == 1
+    assert "type the same command again" in job.output
+    job.environment["PATH"] = path
+    job_id = job.submit()
+    assert "it has already" in job.output
+    job.wait_until_finished(job_id)
+    assert job.traces() == whole
+    assert job.events("resumed") == []
+
+
+def test_three_signals_are_one_stop(job: SlurmJob, whole: Traces) -> None:
+    """USR2 three times within a second: one save, one requeue."""
+    job_id = job.submit()
+    job.wait_until_step(150)
+    for _ in range(3):
+        job.cluster.ask("scancel", "--signal=USR2", job_id)
+        time.sleep(0.2)
+    job.wait_until_finished(job_id)
+    assert (job.reasons(), job.lost()) == (["time_limit"], [0])
+    assert job.traces() == whole
+
+
+def test_two_signals_during_a_save_lose_nothing(job: SlurmJob, whole: Traces) -> None:
+    """USR2 and TERM at once while checkpoints are being written all the time."""
+    job_id = job.submit(checkpoint_every_steps=1)
+    job.wait_until_step(100)
+    process = job.process()
+    os.kill(process, signal.SIGUSR2)
+    os.kill(process, signal.SIGTERM)
+    job.wait_until_finished(job_id)
+    assert (job.reasons(), job.lost()) == (["time_limit"], [0])
+    assert job.traces() == whole
+
+
+def test_a_run_that_finishes_while_it_is_preempted_is_not_trained_twice(job: SlurmJob, whole: Traces) -> None:
+    """Slurm starts the job again although the run has just finished: it says so, ends well, and nothing changes."""
+    job_id = job.submit()
+    job.wait_until_step(2000)
+    deadline = time.monotonic() + 90
+    while job.status()["state"] != "finished":
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(job.process(), signal.SIGSTOP)  # Slurm's SIGCONT beside its SIGTERM wakes it
+    job.cluster.ask("scontrol", "requeue", job_id)
+    before = job.run_dir.events_file.read_bytes()
+    job.cluster.wait_for_state(job_id, "RUNNING")
+    job.wait_until_finished(job_id)
+    assert "finished already" in job.job_log()
+    assert job.run_dir.events_file.read_bytes() == before
+    assert job.traces() == whole
+
+
+def test_a_job_that_outgrows_its_memory_is_told_so(tmp_path: Path, memory_cluster: Cluster) -> None:
+    """The kernel kills it at a real limit: recognised, tried once more, then a verdict; with more memory it goes on."""
+    job = SlurmJob(tmp_path, memory_cluster, hidden_dim=6000, max_steps=1, slurm_max_stalls=2)
+    job_id = job.submit(slurm_mem="900M")
+    assert memory_cluster.wait_for_state(job_id, "FAILED", "COMPLETED", timeout_s=200) == "FAILED"
+    assert [record["reason"] for record in job.events("failed")] == ["out_of_memory"] * 2, job.job_log()
+    status = job.status()
+    assert (status["state"], status["exit_code"]) == ("failed", 3)
+    for word in ("more memory than it was given", "AAE_SLURM_MEM", "2 segments in a row"):
+        assert word in status["verdict"]
+    job.wait_until_finished(job.submit(slurm_mem="6G"))
+
+
+def test_a_batch_script_that_outlives_a_cancelled_task_does_not_bring_it_back(job: SlurmJob) -> None:
+    """scancel of the step alone, as an operator would end a task by hand: SIGKILL follows, and the mark decides."""
+    job_id = job.submit(max_steps=10**6)
+    job.wait_until_step(100)
+    cancel = job.start("cancel", "small", module="slurm")
+    deadline = time.monotonic() + 30
+    while not job.run_dir.cancel_mark.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    subprocess.run(["kill", "-KILL", str(job.process())], check=False)
+    assert job.wait(cancel) == 0, job.output
+    time.sleep(7)
+    assert re.match("CANCELLED|FAILED|COMPLETED", job.cluster.state(job_id))
+    assert job.status()["state"] == "cancelled"
