@@ -43,6 +43,7 @@ class _Digesting:
     def __init__(self, file: BinaryIO) -> None:
         self.digest = hashlib.sha256()
         self.tail = b""
+        self.error: OSError | None = None
         self._file = file
 
     def write(self, data: bytes) -> int:
@@ -51,7 +52,11 @@ class _Digesting:
         ready = (self.tail, block[:-2]) if len(data) > 2 else (block[:-2],)
         for part in ready:
             self.digest.update(part)
-            self._file.write(part)
+            try:
+                self._file.write(part)
+            except OSError as error:
+                self.error = error
+                raise
         self.tail = bytes(block[-2:])
         return len(data)
 
@@ -64,7 +69,13 @@ def save_checkpoint(run_dir: RunDir, step: int, state: dict[str, Any]) -> Saved:
     path = run_dir.checkpoint_file(step)
     with run_dir.replacing(path) as file:
         digesting = _Digesting(file)
-        torch.save({"format": FORMAT, "step": step, **state}, digesting)  # type: ignore[arg-type]  # write and flush are all it needs
+        try:
+            torch.save({"format": FORMAT, "step": step, **state}, digesting)  # type: ignore[arg-type]  # write and flush are all it needs
+        except RuntimeError:
+            # torch complains about the archive that it could not end, and hides why.
+            if digesting.error is not None:
+                raise digesting.error from None
+            raise
         if digesting.tail != _NO_COMMENT:
             raise AssertionError(f"torch.save ended its archive with {digesting.tail!r}")
         sha256 = digesting.digest.hexdigest()

@@ -16,7 +16,6 @@ from job.rundir import RunDir
 # Ends that use up the allowance if no new checkpoint came of the segment. Preemptions, requeues by an operator and failures
 # of a node are nobody's fault and never count.
 _FRUITLESS: frozenset[Cause] = frozenset({"time_limit", "exception", "out_of_memory", "killed"})
-_EXCEPTIONS: frozenset[Cause] = frozenset({"exception", "out_of_memory"})
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "unable to allocate")
 
@@ -61,8 +60,14 @@ def crash_of(error: BaseException, run_dir: RunDir, step: int, device: str | Non
         device=device,
         peak_memory_bytes=peak_memory_bytes(),
         traceback=None if told else "".join(traceback.format_exception(error)),
-        last_records=last_records(run_dir.events_file, 3),
+        last_records=records_before(run_dir),
     )
+
+
+def records_before(run_dir: RunDir) -> list[dict[str, Any]]:
+    """The last records of the log, as a crash's story tells them."""
+    records = last_records(run_dir.events_file, 3)
+    return [{name: value for name, value in record.items() if name != "traceback"} for record in records]
 
 
 def what_to_change(device: str | None, peak_bytes: int | None) -> str:
@@ -86,7 +91,7 @@ def settle(
     fields = {"step", "reason", "error", "exit_code", "host", "device", "peak_memory_bytes", "traceback"}
     log.write("failed", **crash.model_dump(include=fields))
     with contextlib.suppress(OSError):  # the disk may be what has failed; the status is still to be written
-        claim.note(cause=crash.cause, failed_at=crash.step if crash.cause in _EXCEPTIONS else None)
+        claim.note(cause=crash.cause, failed_at=crash.step if crash.traceback is not None else None)
     told = {"state": "failed", "reason": crash.reason, "verdict": crash.error, "exit_code": crash.exit_code}
     told |= {"crash": crash.model_dump(), "eta_s": None}
     if allowance is None or crash.cause in ("refused", "hopeless"):
@@ -96,7 +101,7 @@ def settle(
         return told | {"verdict": f"{crash.error}; {spent}", "exit_code": HopelessError.exit_code}
     return told | {
         "state": "waiting",
-        "verdict": f"{crash.error}; the job starts again, from the newest checkpoint, of step {saved_step}",
+        "verdict": f"{crash.error}; the job starts again, from step {saved_step:,}",
     }
 
 
@@ -106,14 +111,14 @@ def used_up(run_dir: RunDir, number: int, last: Segment, saved_step: int, allowa
     Only segments of the same job count: whoever submits a run again, or starts it by hand, starts the count anew.
     """
     fruitless = repeated = 0
-    count_fruitless, count_repeated = True, last.cause in _EXCEPTIONS
+    count_fruitless, count_repeated = True, last.failed_at is not None
     end = saved_step
     segment: Segment | None = last
     while segment is not None and segment.owner.job_id == last.owner.job_id:
         if segment.from_step is not None:
             count_fruitless &= end <= segment.from_step
             end = segment.from_step
-        if segment.cause in _EXCEPTIONS:
+        if segment.failed_at is not None:
             count_repeated &= segment.failed_at == last.failed_at
             repeated += count_repeated
         fruitless += count_fruitless and segment.cause in _FRUITLESS

@@ -122,6 +122,7 @@ class Run:
         torch.set_num_threads(settings.num_threads or 1)
         _set_determinism(settings.deterministic)
         device = choose_device(settings.device)
+        self._heartbeat.status = self._heartbeat.status.model_copy(update={"device": device_name(device)})
         batches = Batches(load_training_images(settings), settings.batch_size, settings.seed, device)
         self.trainer = Trainer(settings, batches, device, self.run_dir, self._outbox, self.log)
         known_step = max(
@@ -136,7 +137,6 @@ class Run:
         self._heartbeat.progress = self.trainer.progress
         self._claim.note(from_step=self.trainer.step)
         self._write_start(device, state, past)
-        self._heartbeat.write(device=device_name(device))
         for error in bad:
             self.warn("bad_checkpoint", str(error))
         self.run_dir.remove_folder(self.run_dir.final)

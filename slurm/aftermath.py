@@ -14,9 +14,9 @@ from pathlib import Path
 from job.allocation import Allocation
 from job.cancel import read_mark
 from job.claim import Claim, Owner, claim_run, newest_claim, read_segment
-from job.crash import Crash, settle, what_to_change
+from job.crash import Crash, records_before, settle, what_to_change
 from job.errors import AaeError, TakenOverError
-from job.eventlog import EventLog, last_records
+from job.eventlog import EventLog
 from job.outbox import Outbox
 from job.record import read_record
 from job.rundir import RunDir
@@ -107,16 +107,17 @@ def _killed(run_dir: RunDir, start: Start, status: Status, exit_code: int) -> Cr
         error = f"the process was killed because the job used more memory than it was given; {hint}"
     elif exit_code > 128:
         error = f"the process was killed by {signal.Signals(exit_code - 128).name}"
+    records = records_before(run_dir)
     return Crash(
         reason=reason,
         error=error,
         exit_code=exit_code,
-        step=status.step,
+        step=max([status.step, *(record["step"] for record in records)]),
         host=platform.node(),
         device=status.device,
         peak_memory_bytes=status.peak_memory_bytes,
         traceback=None,
-        last_records=last_records(run_dir.events_file, 3),
+        last_records=records,
     )
 
 

@@ -37,7 +37,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, settings: dict[str, str]) -> Traces:
     """What an uninterrupted run leaves behind, made by the first of the parallel test processes that asks."""
-    shared = tmp_path_factory.getbasetemp().parent / f"{name}.json"
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}.json"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
             job = Job(tmp_path_factory.mktemp(name), settings)

@@ -1,11 +1,13 @@
 """Faults without Slurm: kills, stopped processes, full and vanished disks, every system call that writes made to fail."""
 
+import contextlib
 import os
 import random
 import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from job.settings import Settings
 pytestmark = pytest.mark.timeout(400)
 
 # 6.6 MB a checkpoint: three do not fit into 20 MB beside the one being written.
-ON_A_SMALL_DISK = {"hidden_dim": 200, "max_steps": 600, "checkpoint_every_steps": 30}
+ON_A_SMALL_DISK = {"hidden_dim": 200, "max_steps": 600, "checkpoint_every_steps": 30, "keep_checkpoints": 3}
 
 
 @pytest.mark.campaign
@@ -110,17 +112,30 @@ def reference(tmp_path: Path) -> Traces:
     return job.traces()
 
 
-def _fill(disk: Path) -> Path:
-    """Take all the room there is on a disk."""
+@contextlib.contextmanager
+def _full(disk: Path) -> Iterator[None]:
+    """A disk on which somebody else takes all the room that there is, and all that is freed."""
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for block in (b"x" * 4096, b"x"):
-            try:
-                while file.write(block):
-                    pass
-            except OSError:
-                continue
-    return filler
+    ended = threading.Event()
+
+    def fill() -> None:
+        with filler.open("wb", buffering=0) as file:
+            while not ended.is_set():
+                for size in (4096, 1):
+                    with contextlib.suppress(OSError):
+                        while not ended.is_set():
+                            file.write(b"x" * size)
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        filler.unlink()
 
 
 def test_a_run_makes_do_with_a_small_disk(small_disk: Path, reference: Traces) -> None:
@@ -138,13 +153,11 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(small_disk: Path, referen
     process = job.start()
     job.wait_for_step(process, 100)
     process.send_signal(signal.SIGSTOP)  # so that it is the same moment on any machine
-    filler = _fill(small_disk)
-    process.send_signal(signal.SIGCONT)
-    before = job.status()["updated_at"]
-    time.sleep(8)
-    assert job.status()["updated_at"] > before, "the heartbeat must go on, or the run would be taken for lost"
-    assert not list(small_disk.glob("small/**/.*.tmp")), "what could not be written whole must go"
-    filler.unlink()
+    with _full(small_disk):
+        process.send_signal(signal.SIGCONT)
+        before = job.status()["updated_at"]
+        time.sleep(8)
+        assert job.status()["updated_at"] > before, "the heartbeat must go on, or the run would be taken for lost"
     assert job.wait(process) == 0, job.output
     assert "save_failed" in [record["reason"] for record in job.events("warning")]
     assert job.run("verify", "small") == 0, job.output
@@ -157,14 +170,13 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_verdict(small_disk: Path, re
     process = job.start()
     job.wait_for_step(process, 400)
     process.send_signal(signal.SIGSTOP)
-    filler = _fill(small_disk)
-    process.send_signal(signal.SIGCONT)
-    assert job.wait(process) == 3, job.output
-    for word in ("takes no writes", "Make room", "No space left", str(job.run_dir.path)):
+    with _full(small_disk):
+        process.send_signal(signal.SIGCONT)
+        assert job.wait(process) == 3, job.output
+    for word in ("takes no writes", "Make room", "MiB are free", str(job.run_dir.path)):
         assert word in job.output
     status = job.status()
     assert (status["state"], status["reason"], status["exit_code"]) == ("failed", "disk", 3)
-    filler.unlink()
     assert job.run() == 0, job.output
     assert job.traces() == reference
 
