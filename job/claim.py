@@ -157,6 +157,7 @@ def claim_run(run_dir: RunDir, owner: Owner, tell: Callable[[str], None] = lambd
         try:
             create_exclusively(run_dir.claim_file(newest + 1), segment.model_dump_json().encode())
         except FileExistsError:
+            time.sleep(POLL_S)  # a shared filesystem may show the other's claim a moment later
             continue
         return Claim(run_dir, newest + 1, segment)
 

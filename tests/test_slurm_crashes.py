@@ -1,11 +1,9 @@
 """What a segment cannot end by itself, on a real Slurm: kills, lost nodes, an absent controller, too little memory."""
 
 import os
-import re
 import shutil
 import signal
 import stat
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +11,9 @@ import pytest
 from cluster import Cluster
 from jobs import SlurmJob
 
+from job.cancel import CancelMark
 from job.proof import Traces
+from job.status import now
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -221,17 +221,14 @@ def test_a_job_that_outgrows_its_memory_is_told_so(tmp_path: Path, memory_cluste
     job.wait_until_finished(job.submit(slurm_mem="6G"))
 
 
-def test_a_batch_script_that_outlives_a_cancelled_task_does_not_bring_it_back(job: SlurmJob) -> None:
-    """scancel of the step alone, as an operator would end a task by hand: SIGKILL follows, and the mark decides."""
+def test_a_run_killed_while_it_is_being_cancelled_does_not_come_back(job: SlurmJob) -> None:
+    """The cancel mark is there and the process dies before it sees it: the batch script does not start it again."""
     job_id = job.submit(max_steps=10**6)
     job.wait_until_step(100)
-    cancel = job.start("cancel", "small", module="slurm")
-    deadline = time.monotonic() + 30
-    while not job.run_dir.cancel_mark.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    subprocess.run(["kill", "-KILL", str(job.process())], check=False)
-    assert job.wait(cancel) == 0, job.output
-    time.sleep(7)
-    assert re.match("CANCELLED|FAILED|COMPLETED", job.cluster.state(job_id))
+    CancelMark(job_id=job_id, host=None, pid=None, time=now()).leave(job.run_dir)
+    os.kill(job.process(), signal.SIGKILL)
+    assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+    time.sleep(7)  # longer than a requeue takes
+    assert job.cluster.state(job_id) == "FAILED"
+    assert job.slurm("cancel", "small") == 0, job.output
     assert job.status()["state"] == "cancelled"
