@@ -99,8 +99,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path} is refused: {str(error).splitlines()[0]}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is refused: {(str(error) or repr(error)).splitlines()[0]}") from error
     if not isinstance(state, dict) or "format" not in state:
         raise CheckpointError(f"{path} is refused: no checkpoint of this project")
     if state["format"] != FORMAT:

@@ -212,6 +212,8 @@ class Run:
         crash = crash_of(error, self.run_dir, step, status.device)
         told = settle(self.run_dir, self._claim, self.log, crash, status.checkpoint_step or 0, self._allowance)
         self.restarts = told["state"] == "waiting"
+        if crash.traceback is not None:
+            self._tell(told["verdict"])  # what is raised says neither what to do nor what happens next
         self._heartbeat.write(**told)
 
     def _end(self, state: State, cause: Cause, verdict: str, exit_code: int, left: str) -> None:

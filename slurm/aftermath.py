@@ -15,7 +15,7 @@ from job.allocation import Allocation
 from job.cancel import read_mark
 from job.claim import Claim, Owner, claim_run, newest_claim, read_segment
 from job.crash import Crash, records_before, settle, what_to_change
-from job.errors import AaeError, TakenOverError
+from job.errors import AaeError, TakenOverError, UsageError
 from job.eventlog import EventLog
 from job.outbox import Outbox
 from job.record import read_record
@@ -69,15 +69,22 @@ def put_on_record(run_dir: RunDir, start: Start, crash_of: Callable[[Status], Cr
     run_dir.fence = claim.check
     saved_step = next(iter(run_dir.checkpoint_steps(before.checkpoint_step)), 0)
     status = before.model_copy(update={"segment": claim.number, "job_id": start.job_id, "checkpoint_step": saved_step})
-    record = read_record(run_dir)
-    allowance = Allocation.model_validate(record.slurm).max_stalls if record else None
     outbox = Outbox(run_dir)
     log = EventLog(run_dir, claim.number, outbox)
-    changes = settle(run_dir, claim, log, crash_of(before), saved_step, allowance)
+    changes = settle(run_dir, claim, log, crash_of(before), saved_step, _allowance(run_dir))
     outbox.flush()
     status = status.model_copy(update={**changes, "updated_at": now()})
     write_status(run_dir, status)
     return status
+
+
+def _allowance(run_dir: RunDir) -> int | None:
+    """The run's allowance; None if its settings cannot be read, which no restart would help."""
+    try:
+        record = read_record(run_dir)
+    except UsageError:
+        return None
+    return Allocation.model_validate(record.slurm).max_stalls if record else None
 
 
 def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:

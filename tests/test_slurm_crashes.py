@@ -88,6 +88,19 @@ def test_exceptions_at_one_step_end_the_run_with_their_story(job: SlurmJob) -> N
     assert crash["peak_memory_bytes"] > 2**26
 
 
+def test_settings_that_cannot_be_read_end_the_run_at_once(job: SlurmJob) -> None:
+    """What is refused would be refused again: a verdict and exit code 2 instead of three restarts."""
+    job_id = job.submit(slurm_extra='{"hold": true}')
+    job.run_dir.settings_file.write_text("{}")
+    job.cluster.ask("scontrol", "release", job_id)
+    assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+    status = job.status()
+    assert (status["state"], status["reason"], status["exit_code"]) == ("failed", "refused", 2)
+    assert "settings.json cannot be read" in status["verdict"]
+    time.sleep(7)  # longer than a requeue takes
+    assert job.cluster.state(job_id) == "FAILED"
+
+
 def test_a_lost_node_costs_at_most_one_interval(job: SlurmJob, whole: Traces) -> None:
     """slurmd and all processes gone by SIGKILL: Slurm starts the job on the other node, and no allowance is used."""
     job_id = job.submit(slurm_max_stalls=1)
