@@ -7,7 +7,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from job.cancel import remove_mark
+from job.cancel import read_mark, remove_mark
 from job.claim import Cause, Owner, claim_run, read_segment
 from job.crash import crash_of, settle, used_up
 from job.errors import EXIT_FINISHED, TakenOverError, UsageError
@@ -57,6 +57,7 @@ class Run:
         self._outbox: Outbox
 
     def __enter__(self) -> Self:
+        mark = read_mark(self.run_dir)
         patiently(self._claim_run, self.run_dir, "nothing was written")
         self.run_dir.fence = self._claim.check
         self._before = read_status(self.run_dir)
@@ -65,7 +66,8 @@ class Run:
         try:
             self._heartbeat.start()
             self.run_dir.clear_temporaries()
-            remove_mark(self.run_dir)
+            if read_mark(self.run_dir) == mark:  # one that was left since then is for this start
+                remove_mark(self.run_dir)
             self._write_record()
             self._outbox = Outbox(self.run_dir)
             self.log = EventLog(self.run_dir, self._claim.number, self._outbox)
@@ -135,7 +137,8 @@ class Run:
             self._write_carried(state["pending"])
             self.trainer.restore(state)
         self._heartbeat.progress = self.trainer.progress
-        self._claim.note(from_step=self.trainer.step)
+        with contextlib.suppress(OSError):  # without it the segment counts as one that has come to nothing
+            self._claim.note(from_step=self.trainer.step)
         self._write_start(device, state, past)
         for error in bad:
             self.warn("bad_checkpoint", str(error))
@@ -207,9 +210,8 @@ class Run:
         self._outbox.close()
 
     def _fail(self, error: BaseException) -> None:
-        status = self._heartbeat.status
-        step = self._heartbeat.progress().get("step", status.step)
-        crash = crash_of(error, self.run_dir, step, status.device)
+        status = self._heartbeat.status.model_copy(update=self._heartbeat.progress())
+        crash = crash_of(error, self.run_dir, status.step, status.device)
         told = settle(self.run_dir, self._claim, self.log, crash, status.checkpoint_step or 0, self._allowance)
         self.restarts = told["state"] == "waiting"
         if crash.traceback is not None:

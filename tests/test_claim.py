@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from job import claim
+from job.allocation import Allocation
+from job.cancel import CancelMark, read_mark
 from job.claim import Owner, claim_run
 from job.errors import TakenOverError
+from job.record import plan_start
+from job.run import Run
 from job.rundir import RunDir
+from job.settings import Settings
+from job.sources import Configuration
 from job.status import Heartbeat, Status
 
 
@@ -122,3 +128,19 @@ def test_of_many_starts_at_once_one_wins(run_dir: RunDir) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes, key=str) == [1] + [None] * 11
+
+
+def test_a_cancel_while_a_start_waits_for_the_run_is_not_lost(run_dir: RunDir) -> None:
+    """The mark that a start finds is for others and goes; one that is left while it waits is for itself and stays."""
+    settings = Settings(runs_dir=run_dir.path.parent, run_name=run_dir.path.name)
+    configuration = Configuration(settings, Allocation(), {})
+    plan = plan_start(run_dir, configuration)
+    CancelMark(job_id="1", host=None, pid=None, time="before").leave(run_dir)
+    with Run(run_dir, plan):
+        assert not run_dir.cancel_mark.exists()
+    late = CancelMark(job_id=None, host=None, pid=None, time="late")
+    waiting = threading.Timer(0.3, late.leave, [run_dir])
+    waiting.start()
+    with Run(run_dir, plan):  # waits, since the process of the last claim lives: this one
+        assert read_mark(run_dir) == late
+    waiting.join()
