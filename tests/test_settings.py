@@ -134,6 +134,7 @@ def _configuration(settings: Settings) -> Configuration:
 def test_on_resume_fixed_settings_are_refused_and_free_ones_taken(name: str, tmp_path: Path) -> None:
     """Each setting, changed on an existing run: refused with old and new value, or taken and written down."""
     run_dir = RunDir(tmp_path / "r")
+    run_dir.path.mkdir()
     settings = Settings(runs_dir=tmp_path, run_name="r")
     Record.of(_configuration(settings)).write(run_dir)
     assert not plan_start(run_dir, _configuration(settings)).is_changed
@@ -154,6 +155,7 @@ def test_on_resume_fixed_settings_are_refused_and_free_ones_taken(name: str, tmp
 def test_the_number_of_threads_is_kept_once_it_is_known(tmp_path: Path) -> None:
     """A resume without AAE_NUM_THREADS takes the first start's number, not that of the node it landed on."""
     run_dir = RunDir(tmp_path / "r")
+    run_dir.path.mkdir()
     settings = Settings(runs_dir=tmp_path, run_name="r")
     Record.of(_configuration(settings.model_copy(update={"num_threads": 3}))).write(run_dir)
     plan = plan_start(run_dir, _configuration(settings))
