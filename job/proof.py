@@ -134,17 +134,18 @@ def prove(settings: Settings, kills: int, folder: Path, tell: Callable[[str], No
 @dataclass
 class _Process:
     run_dir: RunDir
-    popen: "subprocess.Popen[str]"
+    printed: Path
+    popen: "subprocess.Popen[bytes]"
 
     def to_its_end(self) -> None:
         try:
-            printed, _ = self.popen.communicate()
+            code = self.popen.wait()
         except BaseException:
             self.popen.kill()
             raise
-        if self.popen.returncode != EXIT_FINISHED:
+        if code != EXIT_FINISHED:
             raise AaeError(
-                f"{self.run_dir.path}: a run ended by itself with exit code {self.popen.returncode}:\n{printed}"
+                f"{self.run_dir.path}: a run ended by itself with exit code {code}:\n{self.printed.read_text()}"
             )
 
 
@@ -152,14 +153,11 @@ def _start(settings: Settings, run_dir: RunDir) -> _Process:
     values = settings.model_dump(mode="json") | {"runs_dir": str(run_dir.path.parent), "run_name": run_dir.path.name}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AAE_")}
     environment |= {f"AAE_{name.upper()}": str(value) for name, value in values.items() if value is not None}
-    popen = subprocess.Popen(
-        [sys.executable, "-P", "-m", "job"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return _Process(run_dir, popen)
+    printed = run_dir.path.with_suffix(".printed")
+    command = [sys.executable, "-P", "-m", "job"]
+    with printed.open("wb") as file:
+        popen = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603
+    return _Process(run_dir, printed, popen)
 
 
 def _interrupted(

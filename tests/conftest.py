@@ -22,6 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First what waits long, most of all for Slurm, so that the quick tests fill the gaps."""
+    slow = ("test_slurm_crashes", "test_slurm_real", "test_slurm_local", "test_faults", "test_job_command")
+    items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))
+
+
 @pytest.fixture
 def size(request: pytest.FixtureRequest) -> int:
     """How many faults a campaign is to make."""

@@ -1,5 +1,6 @@
 """What a segment cannot end by itself, on a real Slurm: kills, lost nodes, an absent controller, too little memory."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -180,12 +181,14 @@ def test_a_submission_that_timed_out_but_reached_slurm_is_found_again(
 
 
 def test_three_signals_are_one_stop(job: SlurmJob, whole: Traces) -> None:
-    """USR2 three times within a second: one save, one requeue."""
+    """USR2 three times within a tenth of a second, before, during and after the save: one save, one requeue."""
     job_id = job.submit()
     job.wait_until_step(150)
+    process = job.process()
     for _ in range(3):
-        job.cluster.ask("scancel", "--signal=USR2", job_id)
-        time.sleep(0.2)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGUSR2)
+        time.sleep(0.03)
     job.wait_until_finished(job_id)
     assert (job.reasons(), job.lost()) == (["time_limit"], [0])
     assert job.traces() == whole

@@ -48,7 +48,7 @@ def test_a_local_run_outlives_the_command_and_finishes(small_job: Job, uninterru
 
 def test_a_time_limit_starts_it_again(tmp_path: Path) -> None:
     """With an explicit time limit submitit signals, the run saves, and is started again: a real requeue without Slurm."""
-    job = Job(tmp_path, small_settings(**ON_SLURM, slurm_time="1", slurm_signal_delay_s=45))
+    job = Job(tmp_path, small_settings(**ON_SLURM, slurm_time="1", slurm_signal_delay_s=45, slurm_max_stalls=99))
     assert job.slurm("submit", "--local", max_steps=10**6) == 0, job.output
     _wait_for_step(job, 1, segment=2)
     assert job.slurm("cancel", "small") == 0, job.output
