@@ -165,7 +165,7 @@ def _appears(run_dir: RunDir, step: int, tell: Callable[[str], None]) -> bool:
 
 
 def make_room(run_dir: RunDir, needed_bytes: int, verified_step: int) -> None:
-    """See to it that a checkpoint fits, if need be by removing those before `verified_step`; raises OSError if it cannot.
+    """See to it that so much can be written, if need be by removing older checkpoints; raises OSError if it cannot.
 
     The one of `verified_step`, which this process has written or read, is what a crash would fall back to, and stays.
     """
@@ -174,8 +174,8 @@ def make_room(run_dir: RunDir, needed_bytes: int, verified_step: int) -> None:
         return
     older = [run_dir.checkpoint_file(step) for step in run_dir.checkpoint_steps() if step < verified_step]
     if free + sum(path.stat().st_size for path in older) < needed_bytes:
-        message = f"a checkpoint needs {needed_bytes / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
-        raise OSError(errno.ENOSPC, message, str(run_dir.checkpoints))
+        message = f"{needed_bytes / 2**20:.1f} MiB are needed, {free / 2**20:.1f} MiB are free"
+        raise OSError(errno.ENOSPC, message, str(run_dir.path))
     for path in older:
         path.unlink(missing_ok=True)
 

@@ -33,6 +33,7 @@ def write_final(run_dir: RunDir, trainer: Trainer, segments: int) -> None:
             run_dir.final_lattice.name: hashlib.sha256(lattice).hexdigest(),
         },
     }
+    trainer.make_room(len(weights) + len(lattice))
     with run_dir.replacing_folder(run_dir.final) as folder:
         run_dir.replace(folder / run_dir.final_weights.name, weights)
         run_dir.replace(folder / run_dir.final_lattice.name, lattice)

@@ -161,8 +161,9 @@ def _settings_on_resume(run_dir: RunDir, stored: Settings, wanted: Settings) -> 
 def _refuse_foreign_folder(run_dir: RunDir) -> None:
     if run_dir.path.exists() and not run_dir.path.is_dir():
         raise UsageError(f"{run_dir.path} is a file; take another AAE_RUNS_DIR or AAE_RUN_NAME")
-    # Hidden ones are another submitter's or start's, which is about to write the settings.
-    if run_dir.path.is_dir() and any(path.name[0] != "." for path in run_dir.path.iterdir()):
+    # Hidden ones are another submitter's, which is about to write the settings; a claim tells of a start that could not.
+    foreign = run_dir.path.is_dir() and any(path.name[0] != "." for path in run_dir.path.iterdir())
+    if foreign and not run_dir.claim_file(1).exists():
         raise UsageError(
             f"{run_dir.path} holds files but no settings.json: it is no run directory; "
             "take another AAE_RUN_NAME, or move that folder away"

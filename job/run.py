@@ -220,6 +220,8 @@ class Run:
 
     def _end(self, state: State, cause: Cause, verdict: str, exit_code: int, left: str) -> None:
         def write() -> None:
+            with contextlib.suppress(OSError):  # there may be enough all the same
+                self.trainer.make_room(0)
             self._outbox.flush()
             self._heartbeat.write(state=state, reason=cause, verdict=verdict, exit_code=exit_code, eta_s=None)
             self._claim.note(cause=cause)

@@ -25,6 +25,7 @@ from job.settings import Settings
 
 Stop = Callable[[], StopReason | None]
 
+SMALL_BYTES = 2**18  # what names, log lines and the status may take
 RETRY_S = 10.0  # between two attempts to save while training goes on
 
 
@@ -161,8 +162,7 @@ class Trainer:
         if not self._outbox.items:
             self._outbox.sync()
         state = self.state()
-        num_bytes = self._num_bytes + sum(len(content) for _, content in state["pending"])
-        make_room(self._run_dir, num_bytes, self.saved_step or 0)
+        self.make_room(self._num_bytes)
         saved = save_checkpoint(self._run_dir, self.step, state)
         self.saved_step = self.step
         self.save_s = time.perf_counter() - began
@@ -198,9 +198,19 @@ class Trainer:
 
         def save() -> None:
             self.save()
+            with contextlib.suppress(OSError):  # there may be enough all the same
+                self.make_room(0)
             self._outbox.flush()
 
         patiently(save, self._run_dir, f"the newest checkpoint is of step {self.saved_step or 0}")
+
+    def make_room(self, num_bytes: int) -> None:
+        """See to it that so much can be written beside all that is due, if need be by removing older checkpoints.
+
+        Raises OSError if it cannot.
+        """
+        pending = sum(len(item.content) for item in self._outbox.items)
+        make_room(self._run_dir, num_bytes + pending + SMALL_BYTES, self.saved_step or 0)
 
     def state(self) -> dict[str, Any]:
         """All that a later process needs to go on bit for bit, in terms that `torch.load(weights_only=True)` reads."""

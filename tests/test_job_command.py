@@ -86,7 +86,7 @@ def test_kills_at_random_moments_cost_at_most_the_checkpoint_interval(small_job:
         reached = max((r["step"] for r in small_job.records()), default=0)
         if reached > TOTAL - 200:
             break
-        code = small_job.interrupt(signal.SIGKILL, reached + random.randrange(20, 250))
+        code = small_job.interrupt(signal.SIGKILL, reached + random.randrange(60, 250))
         assert code == -signal.SIGKILL, small_job.output
     assert small_job.run() == 0, small_job.output
     for resumed in small_job.events("resumed"):

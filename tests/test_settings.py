@@ -170,6 +170,15 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         plan_start(RunDir(tmp_path / "r"), read_configuration(environment={"AAE_RUN_NAME": "r"}))
 
 
+def test_a_start_that_got_no_further_than_its_claim_is_no_stranger(tmp_path: Path) -> None:
+    """The disk refused its first files: the same command starts there again."""
+    run_dir = RunDir(tmp_path / "r")
+    run_dir.claim_file(1).parent.mkdir(parents=True)
+    run_dir.claim_file(1).write_text("")
+    run_dir.status_file.write_text("")
+    assert plan_start(run_dir, read_configuration(environment={"AAE_RUN_NAME": "r"})).is_changed
+
+
 def test_the_allotted_cpus_are_the_least_that_anyone_grants() -> None:
     """Slurm's number counts when it is smaller than the affinity, and CPUS_PER_TASK goes before CPUS_ON_NODE."""
     here = len(os.sched_getaffinity(0))

@@ -122,6 +122,22 @@ def test_a_submit_right_after_a_cancel_starts_it_again(small_job: Job) -> None:
     assert small_job.slurm("cancel", "small") == 0, small_job.output
 
 
+def test_a_local_run_can_be_cancelled_before_it_has_begun(small_job: Job) -> None:
+    """There is a controller and no process yet that claims the run: it ends, and nothing trains."""
+    assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
+    controller = int(small_job.output.split("local-")[1].split()[0])
+    assert small_job.slurm("cancel", "small") == 0, small_job.output
+    assert small_job.status()["state"] == "cancelled"
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{controller}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert small_job.status()["state"] == "cancelled"
+    assert small_job.slurm("submit", "--local") == 0
+    assert "as    local-" in small_job.output
+    _wait_for_state(small_job, "finished")
+
+
 def test_status_knows_a_killed_local_run(small_job: Job) -> None:
     """A process that is gone on this host is lost at once, needs a person, and the exit code says so."""
     assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
