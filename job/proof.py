@@ -219,7 +219,7 @@ def table(proof: Proof) -> list[str]:
             lines.append(f"{name:<14}{cost.times:>6}{steps:>16}{seconds:>16}{back:>14}")
     reference, *others = proof.compared
     lines.append(
-        f"compared: weights, {len(reference.lattices) + 1} lattices, {len(reference.steps)} step records "
+        f"compared: weights, lattices ({len(reference.lattices) + 1}) and step records ({len(reference.steps)}) "
         f"of {len(others)} interrupted run{'' if len(others) == 1 else 's'} with those of an uninterrupted one"
     )
     return lines + [f"DIFFERENT  {difference}" for difference in proof.differences]
