@@ -33,7 +33,7 @@ class Run:
     Entering raises TakenOverError if another process writes the run, UsageError if its directory cannot be written. An
     exception that leaves the block is put on record, except TakenOverError: then another process owns the directory.
     `allowance` is how many segments in a row may come to nothing before the run is no more started again by itself, None
-    where nothing does; `restarts` tells after an exception that it is to be started again.
+    where nothing does; `restarts` tells after an exception that it is to be started again, `exit_code` what to exit with.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Run:
         self.run_dir = run_dir
         self.settings = plan.settings
         self.restarts = False
+        self.exit_code = 1
         self.trainer: Trainer
         self.log: EventLog
         self._plan = plan
@@ -213,7 +214,7 @@ class Run:
         status = self._heartbeat.status.model_copy(update=self._heartbeat.progress())
         crash = crash_of(error, self.run_dir, status.step, status.device)
         told = settle(self.run_dir, self._claim, self.log, crash, status.checkpoint_step or 0, self._allowance)
-        self.restarts = told["state"] == "waiting"
+        self.restarts, self.exit_code = told["state"] == "waiting", told["exit_code"]
         if crash.traceback is not None:
             self._tell(told["verdict"])  # what is raised says neither what to do nor what happens next
         self._heartbeat.write(**told)

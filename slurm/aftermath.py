@@ -104,16 +104,13 @@ def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:
 def _killed(run_dir: RunDir, start: Start, status: Status, exit_code: int) -> Crash:
     printed = run_dir.slurm / f"{start.job_id}_0_log.out"
     said = printed.read_text(errors="replace")[-65536:].rpartition(_BEGINNING)[2] if printed.exists() else ""
-    reason, error = (
-        "killed",
-        f"the process ended with exit code {exit_code} and without a word; what it printed: {printed}",
-    )
+    killer = next((number.name for number in signal.Signals if number == exit_code - 128), None)
+    ended = f"was killed by {killer}" if killer else f"ended with exit code {exit_code} and without a word"
+    reason, error = "killed", f"the process {ended}; what it printed: {printed}"
     if any(words in said for words in _NO_MEMORY):
         reason = "out_of_memory"
         hint = what_to_change(status.device, status.peak_memory_bytes)
         error = f"the process was killed because the job used more memory than it was given; {hint}"
-    elif exit_code > 128:
-        error = f"the process was killed by {signal.Signals(exit_code - 128).name}"
     records = records_before(run_dir)
     return Crash(
         reason=reason,

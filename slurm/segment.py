@@ -89,7 +89,7 @@ def run_segment(run_dir: RunDir, plan: Plan, stop: AllocationStop, start: Start)
     except Exception:
         traceback.print_exc()
         stop.ignore_from_now_on()
-        return _restart(run, start, 1) if run.restarts else 1
+        return _restart(run, start, run.exit_code) if run.restarts else run.exit_code
 
 
 def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -> int:

@@ -83,6 +83,7 @@ def test_exceptions_at_one_step_end_the_run_with_their_story(job: SlurmJob) -> N
     assert (status["state"], status["exit_code"], status["reason"]) == ("failed", 3, "out_of_memory")
     for word in ("AAE_SLURM_MEM", "AAE_HIDDEN_DIM", "3 segments in a row", "in an exception at step 0"):
         assert word in status["verdict"], status["verdict"]
+    assert "ExitCode=3:0" in job.cluster.ask("scontrol", "show", "job", job_id)
     crash = status["crash"]
     assert "load" in crash["traceback"]
     assert crash["host"] == status["host"]
