@@ -105,9 +105,8 @@ class RunDir:
     def replacing(self, path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         """Open a temporary beside `path`, which takes its place when the block ends without an exception."""
         if path.parent != self.path:
-            path.parent.mkdir(
-                exist_ok=True
-            )  # never the run directory itself: one that is gone may be an unmounted disk
+            # Never the run directory itself: one that is gone may be an unmounted disk
+            path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(_temporary_name(path.name))
         try:
             with temporary.open("xb") as file:

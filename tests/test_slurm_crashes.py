@@ -132,7 +132,7 @@ def test_a_requeue_waits_for_an_absent_controller(job: SlurmJob, whole: Traces) 
         while job.status()["state"] != "waiting":
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        time.sleep(3)
+        time.sleep(15)  # scontrol itself tries for ten
     finally:
         job.cluster.start_controller()
     job.wait_until_finished(job_id)
