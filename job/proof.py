@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -194,18 +195,21 @@ def _interrupted(
 
 
 def _account(proof: Proof, run_dir: RunDir, made: list[tuple[str, float]]) -> None:
-    """Charge each resume to the last interruption before it."""
-    resumes = [record for record in _records(run_dir) if record["event"] in ("started", "resumed")]
-    for number, (kind, at) in enumerate(made):
-        until = made[number + 1][1] if number + 1 < len(made) else float("inf")
+    """Charge what each resume found lost to the interruption that ended the segment before it.
+
+    That is the first one after that segment's own start: later ones met processes that had not yet begun to train.
+    """
+    for kind, _ in made:
+        proof.kinds[kind].times += 1
+    starts = [record for record in _records(run_dir) if record["event"] in ("started", "resumed")]
+    times = [datetime.fromisoformat(record["time"]).timestamp() for record in starts]
+    for (before, after), record in zip(pairwise(times), starts[1:], strict=True):
+        kind, at = next(one for one in made if one[1] > before)
         cost = proof.kinds[kind]
-        cost.times += 1
-        for record in resumes:
-            resumed_at = datetime.fromisoformat(record["time"]).timestamp()
-            if at < resumed_at <= until:
-                cost.steps_lost.append(record.get("steps_lost", 0))
-                cost.seconds_lost.append(record.get("seconds_lost", 0.0))
-                cost.seconds_to_resume.append(resumed_at - at)
+        cost.steps_lost.append(record["steps_lost"])
+        cost.seconds_lost.append(record["seconds_lost"])
+        if not any(at < other < after for _, other in made):
+            cost.seconds_to_resume.append(after - at)
 
 
 def table(proof: Proof) -> list[str]:
