@@ -91,12 +91,14 @@ class Owner(BaseModel):
 class Segment(BaseModel):
     """What stands in a claim: whose it is and, as far as that is known, from where the segment went on and how it ended.
 
-    `from_step` is the step it went on from, None before it has loaded; `cause` is None while it lives, and for ever if it
+    `from_step` is the step it went on from and `began_at` when, in seconds since the epoch, None before it has loaded;
+    `cause` is None while it lives, and for ever if it
     died without a word. `failed_at` is the step that an exception ended.
     """
 
     owner: Owner
     from_step: int | None = None
+    began_at: float | None = None
     cause: Cause | None = None
     failed_at: int | None = None
 

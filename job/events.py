@@ -41,7 +41,9 @@ class Resumed(_Start):
     from_step: int = Field(ge=0, description="Step of the checkpoint it goes on from; 0 if there was none.")
     previous: str = Field(description="How the segment before ended, in words.")
     steps_lost: int = Field(ge=0, description="Steps known to have been done after from_step, which are done again.")
-    seconds_lost: float = Field(ge=0, description="Seconds from that checkpoint to the last sign of life, if killed.")
+    seconds_lost: float = Field(
+        ge=0, description="Seconds they took: from the checkpoint, or the segment's start, to its last sign of life."
+    )
     changed: dict[str, Any] = Field(description="Settings changed since that checkpoint: {name: [old, new]}.")
 
 

@@ -1,13 +1,12 @@
 """What a later segment finds out about the one before it: how it ended, what it cost, and what is different now."""
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
-
-from job.claim import Owner, Segment
-from job.eventlog import last_records, read_lines
+from job.claim import Owner, Segment, read_segment
+from job.eventlog import last_records
 from job.machine import versions
 from job.rundir import RunDir
 from job.settings import Settings
@@ -23,14 +22,14 @@ class Past:
     seconds_lost: float
 
 
-def look_back(
-    run_dir: RunDir, before: Status | None, previous: Segment | None, now: Owner, state: dict[str, Any] | None
-) -> Past:
+def look_back(run_dir: RunDir, before: Status | None, number: int, now: Owner, state: dict[str, Any] | None) -> Past:
     """Compare the log and the last status with the checkpoint's state that is gone on from, None for none.
+
+    `number` is that of the segment before.
 
     What a killed segment did after its last record and heartbeat is not known, so what is lost may be a little more.
     """
-    how = _how_it_ended(previous, now)
+    how = _how_it_ended(read_segment(run_dir, number), now)
     records = last_records(run_dir.events_file, 1)
     if not records:
         return Past(how, 0, 0.0)
@@ -42,8 +41,18 @@ def look_back(
     lived_until = _seconds(last["time"])
     if before is not None and before.state == "running":
         lived_until = max(lived_until, _seconds(before.updated_at))
-    since = state["saved_at"] if state else _seconds(orjson.loads(next(read_lines(run_dir.events_file)))["time"])
+    # Done again is what the last segment to train did since it began, or since a checkpoint that it made.
+    since = max(_last_began_at(run_dir, number), state["saved_at"] if state else 0.0)
     return Past(how, steps_lost, max(0.0, round(lived_until - since, 1)))
+
+
+def _last_began_at(run_dir: RunDir, number: int) -> float:
+    """When the last segment up to a number began to train, in seconds since the epoch."""
+    while (segment := read_segment(run_dir, number)) is not None:
+        if segment.began_at is not None:
+            return segment.began_at
+        number -= 1
+    return time.time()  # it is not known, and nothing is claimed
 
 
 def _how_it_ended(previous: Segment | None, now: Owner) -> str:

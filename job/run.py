@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
@@ -133,13 +134,13 @@ class Run:
             (self._previous.from_step if self._previous else None) or 0,
         )
         state, bad = checkpoint.load_newest(self.run_dir, known_step, self._tell)
-        past = look_back(self.run_dir, self._before, self._previous, self._owner, state)
+        past = look_back(self.run_dir, self._before, self._claim.number - 1, self._owner, state)
         if state is not None:
             self._write_carried(state["pending"])
             self.trainer.restore(state)
         self._heartbeat.progress = self.trainer.progress
         with contextlib.suppress(OSError):  # without it the segment counts as one that has come to nothing
-            self._claim.note(from_step=self.trainer.step)
+            self._claim.note(from_step=self.trainer.step, began_at=time.time())
         self._write_start(device, state, past)
         for error in bad:
             self.warn("bad_checkpoint", str(error))
