@@ -132,6 +132,15 @@ def prove(settings: Settings, kills: int, folder: Path, tell: Callable[[str], No
     return proof
 
 
+@dataclass(frozen=True)
+class _Interruption:
+    """One that was made: how, when (seconds since the epoch), and of which process."""
+
+    kind: str
+    time: float
+    pid: int
+
+
 @dataclass
 class _Process:
     run_dir: RunDir
@@ -169,8 +178,8 @@ def _interrupted(
     training_s: float,
     tell: Callable[[str], None],
     done: int,
-) -> Iterator[tuple[str, float]]:
-    """Start and interrupt at random moments, from the process's first to `training_s` of training; (kind, time) of each."""
+) -> Iterator[_Interruption]:
+    """Start and interrupt at random moments, from the process's first to `training_s` of training."""
     names, weights = list(KINDS), [weight for _, weight in KINDS.values()]
     for number in range(1, kills + 1):
         process = _start(settings, run_dir)
@@ -191,25 +200,22 @@ def _interrupted(
         process.popen.wait()
         step = next((r["step"] for r in reversed(list(_records(run_dir)))), 0)
         tell(f"{done + number:>4}  {kind:<13} at about step {step:,} of {settings.total_steps:,}")
-        yield kind, at
+        yield _Interruption(kind, at, process.popen.pid)
 
 
-def _account(proof: Proof, run_dir: RunDir, made: list[tuple[str, float]]) -> None:
-    """Charge what each resume found lost to the interruption that ended the segment before it.
-
-    That is the first one after that segment's own start: later ones met processes that had not yet begun to train.
-    """
-    for kind, _ in made:
-        proof.kinds[kind].times += 1
+def _account(proof: Proof, run_dir: RunDir, made: list[_Interruption]) -> None:
+    """Charge what each resume found lost to the interruption of the process that had trained before it."""
+    for one in made:
+        proof.kinds[one.kind].times += 1
     starts = [record for record in _records(run_dir) if record["event"] in ("started", "resumed")]
-    times = [datetime.fromisoformat(record["time"]).timestamp() for record in starts]
-    for (before, after), record in zip(pairwise(times), starts[1:], strict=True):
-        kind, at = next(one for one in made if one[1] > before)
-        cost = proof.kinds[kind]
+    for before, record in pairwise(starts):
+        culprit = next(one for one in made if one.pid == before["pid"])
+        cost = proof.kinds[culprit.kind]
         cost.steps_lost.append(record["steps_lost"])
         cost.seconds_lost.append(record["seconds_lost"])
-        if not any(at < other < after for _, other in made):
-            cost.seconds_to_resume.append(after - at)
+        resumed_at = datetime.fromisoformat(record["time"]).timestamp()
+        if not any(culprit.time < one.time < resumed_at for one in made):
+            cost.seconds_to_resume.append(resumed_at - culprit.time)
 
 
 def table(proof: Proof) -> list[str]:
