@@ -84,11 +84,12 @@ def test_a_checkpoint_that_appears_late_is_waited_for(small_job: Job, uninterrup
     hidden = small_job.run_dir.path.with_name("hidden")
     shutil.move(small_job.run_dir.checkpoints, hidden)
     process = small_job.start()
-    time.sleep(10)  # long past the moment at which it looks for it
+    assert process.stdout is not None
+    assert any("cannot be seen yet: waiting" in line for line in process.stdout)  # reads up to that line
+    time.sleep(1)
     assert process.poll() is None
     shutil.move(hidden, small_job.run_dir.checkpoints)
     assert small_job.wait(process) == 0, small_job.output
-    assert "cannot be seen yet: waiting" in small_job.output
     assert [record["steps_lost"] for record in small_job.events("resumed")] == [0]
     assert small_job.traces() == uninterrupted
 
@@ -213,7 +214,7 @@ def test_a_run_directory_that_is_read_only_for_a_while(small_job: Job, uninterru
     folders = [small_job.run_dir.path, *(p for p in small_job.run_dir.path.iterdir() if p.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
-    time.sleep(3)
+    time.sleep(5)
     for folder in folders:
         folder.chmod(0o755)
     assert small_job.wait(process) == 0, small_job.output
