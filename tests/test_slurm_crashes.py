@@ -90,6 +90,19 @@ def test_exceptions_at_one_step_end_the_run_with_their_story(job: SlurmJob) -> N
     assert crash["peak_memory_bytes"] > 2**26
 
 
+def test_an_exception_that_passes_costs_one_more_start(job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
+    """A torch that cannot be loaded at the first start, as while an installation is replaced: on record, and tried again."""
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torn installation')\n")
+    once = job.run_dir.slurm / "once"
+    setup = f"mkdir {once} 2>/dev/null && export PYTHONPATH={tmp_path}:$PYTHONPATH || true"
+    job.wait_until_finished(job.submit(slurm_setup=f'["{setup}"]'))
+    (failed,) = job.events("failed")
+    assert (failed["reason"], failed["exit_code"]) == ("exception", 1)
+    assert "torn installation" in failed["traceback"]
+    assert [record["previous"] for record in job.events("resumed")] == ["failed (exception)"]
+    assert job.traces() == whole
+
+
 def test_settings_that_cannot_be_read_end_the_run_at_once(job: SlurmJob) -> None:
     """What is refused would be refused again: a verdict and exit code 2 instead of three restarts."""
     job_id = job.submit(slurm_extra='{"hold": true}')
