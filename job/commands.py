@@ -1,7 +1,6 @@
 """The commands of `aae-job` beside training; each takes its arguments and returns an exit code."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -10,9 +9,9 @@ from pathlib import Path
 
 from job.datasets import check_dataset
 from job.errors import EXIT_FINISHED, UsageError
-from job.flags import Parser, add_settings, read_configuration_from
+from job.flags import Parser, add_run, add_settings, read_configuration_from
 from job.machine import allotted_cpus
-from job.rundir import RunDir, find_run
+from job.rundir import RunDir
 
 
 def fetch(arguments: list[str]) -> int:
@@ -42,14 +41,14 @@ def sample(arguments: list[str]) -> int:
         "Decodes a lattice, or with --random N prior samples, from a run's newest weights into a PNG.",
         "aae-job sample digits-2d-seed0-44136fa3 --random 100 --out samples.png",
     )
-    parser.add_argument("run", metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
+    add_run(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.png", help="where to write the picture")
     parser.add_argument("--random", type=_count, metavar="N", help="decode N samples of the prior instead of a lattice")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the prior samples [0]")
     parser.add_argument("--size", type=_count, metavar="N", help="codes on each side of the lattice [the run's]")
     parser.add_argument("--extent", type=_extent, metavar="X", help="outermost coordinate of the lattice [the run's]")
     options = parser.parse_args(arguments)
-    run_dir = _find(options.run)
+    run_dir: RunDir = options.run
     if not options.out.absolute().parent.is_dir():
         raise UsageError(f"--out {options.out}: there is no folder {options.out.absolute().parent}")
 
@@ -76,10 +75,10 @@ def verify(arguments: list[str]) -> int:
         "Exit code 0: all good; 1: damage found; 2: no such run.",
         "aae-job verify digits-2d-seed0-44136fa3",
     )
-    parser.add_argument("run", metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
+    add_run(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as a JSON array")
     options = parser.parse_args(arguments)
-    run_dir = _find(options.run)
+    run_dir: RunDir = options.run
 
     from job.verify import verify_run
 
@@ -151,10 +150,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "verify-resume": verify_resume,
     "events-schema": events_schema,
 }
-
-
-def _find(run: str) -> RunDir:
-    return find_run(run, Path(os.environ.get("AAE_RUNS_DIR") or "runs").expanduser())
 
 
 def _count(text: str) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from job.errors import AaeError, UsageError
+from job.rundir import find_run
 from job.sources import FIELDS, Configuration, flag, nearest, read_configuration, variable
 
 
@@ -39,6 +40,11 @@ def run_command(prog: str, command: Callable[[list[str]], int], arguments: list[
         # Whoever read our lines has gone (`| head`); keep the interpreter from complaining about it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the argument RUN, which becomes a RunDir."""
+    parser.add_argument("run", type=find_run, metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
 
 
 def add_settings(parser: argparse.ArgumentParser, fields: tuple[str, ...] = tuple(FIELDS)) -> None:

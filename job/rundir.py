@@ -170,9 +170,14 @@ class RunDir:
                     stale.unlink(missing_ok=True)
 
 
-def find_run(run: str, runs_dir: Path) -> RunDir:
-    """A run given as a path or as a name below `runs_dir`; raises UsageError if neither is one."""
-    candidates = [Path(run), runs_dir / run]
+def default_runs_dir() -> Path:
+    """AAE_RUNS_DIR, for commands that look at runs and read no other setting."""
+    return Path(os.environ.get("AAE_RUNS_DIR") or "runs").expanduser()
+
+
+def find_run(run: str) -> RunDir:
+    """A run given as a path or as a name below AAE_RUNS_DIR; raises UsageError if neither is one."""
+    candidates = [Path(run), default_runs_dir() / run]
     for path in candidates:
         if (path / "settings.json").is_file():
             return RunDir(path.absolute())

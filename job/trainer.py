@@ -88,7 +88,7 @@ class Trainer:
             while self.step < self.settings.total_steps and (reason := stop()) is None:
                 self._advance()
                 self.observe(self)
-            self.save_patiently()
+            self._save_patiently()
         finally:
             self._elapsed_before_s = self.elapsed_s
             self._began = None
@@ -184,7 +184,7 @@ class Trainer:
         except OSError as error:
             self._next_save_s = self.elapsed_s + RETRY_S
             if not self._run_dir.path.exists():
-                self.save_patiently()
+                self._save_patiently()
             elif not self._fails:
                 self._fails = True
                 message = f"no checkpoint at step {self.step}: {error}; training goes on, and saves as soon as it can"
@@ -193,7 +193,7 @@ class Trainer:
             self._fails = False
             self._next_save_s = self.elapsed_s + self.settings.checkpoint_every_s
 
-    def save_patiently(self) -> None:
+    def _save_patiently(self) -> None:
         """Save all that is due up to this step; raises HopelessError if the disk does not take it within a minute."""
 
         def save() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from job.datasets import check_dataset
 from job.errors import UsageError
-from job.flags import Parser, add_settings, read_configuration_from
+from job.flags import Parser, add_run, add_settings, read_configuration_from
 from job.record import plan_start
-from job.rundir import RunDir, find_run
+from job.rundir import RunDir, default_runs_dir, find_run
 
 
 def submit(arguments: list[str]) -> int:
@@ -89,14 +89,16 @@ def status(arguments: list[str]) -> int:
         "Exit code 0: fine; 1: a run has failed, is lost, or waits without a job; 2: no such run.",
         "aae-slurm status --json | jq '.[] | select(.needs_person) | .run'",
     )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="paths or names under AAE_RUNS_DIR [all runs there]")
+    parser.add_argument(
+        "runs", nargs="*", type=find_run, metavar="RUN", help="paths or names under AAE_RUNS_DIR [all runs there]"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON array")
     options = parser.parse_args(arguments)
 
     from slurm.queue import list_jobs
     from slurm.states import heartbeat_age_s, show
 
-    run_dirs = [find_run(run, _runs_dir()) for run in options.runs] or _all_runs()
+    run_dirs = options.runs or _all_runs()
     jobs = list_jobs()
     shown = [found for run_dir in run_dirs if (found := show(run_dir, jobs)) is not None]
     if options.json:
@@ -114,7 +116,7 @@ def status(arguments: list[str]) -> int:
             columns += [printable(kept.verdict)] if kept.verdict and one.state != "running" else []
             print("  ".join(columns))
         if not shown:
-            print(f"no runs in {_runs_dir().absolute()}")
+            print(f"no runs in {default_runs_dir().absolute()}")
         if jobs is None:
             print("note: squeue does not answer; this is what the run directories say", file=sys.stderr)
     return 1 if any(one.needs_person for one in shown) else 0
@@ -127,7 +129,7 @@ def log(arguments: list[str]) -> int:
         "Prints the records that count, one JSON object a line: those that a later segment did again are left out.",
         "aae-slurm log digits-2d-seed0-44136fa3 --event step --fields step,reconstruction_loss,d_accuracy --csv",
     )
-    parser.add_argument("run", metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
+    add_run(parser)
     parser.add_argument("--follow", action="store_true", help="go on with new records until the run ends")
     parser.add_argument("--event", metavar="NAME", help="only records of this event")
     parser.add_argument("--fields", metavar="a,b,c", help="only these keys, in this order, null where absent")
@@ -137,7 +139,7 @@ def log(arguments: list[str]) -> int:
     from slurm.stream import print_log
 
     fields = options.fields.split(",") if options.fields else None
-    print_log(_find(options.run), event=options.event, fields=fields, csv=options.csv, follow=options.follow)
+    print_log(options.run, event=options.event, fields=fields, csv=options.csv, follow=options.follow)
     return 0
 
 
@@ -148,12 +150,12 @@ def cancel(arguments: list[str]) -> int:
         "Stops a run: it saves and ends, and is not started again by itself.",
         "aae-slurm cancel RUN",
     )
-    parser.add_argument("run", metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
+    add_run(parser)
     options = parser.parse_args(arguments)
 
     from slurm.stop import cancel_run
 
-    return cancel_run(_find(options.run))
+    return cancel_run(options.run)
 
 
 def collect(arguments: list[str]) -> int:
@@ -163,14 +165,13 @@ def collect(arguments: list[str]) -> int:
         "Copies what one keeps of each run into OUT/<run>/, with the SHA-256 of every file in OUT/<run>/manifest.json.",
         "aae-slurm collect digits-2d-seed0-44136fa3 results",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="paths or names under AAE_RUNS_DIR")
+    parser.add_argument("runs", nargs="+", type=find_run, metavar="RUN", help="paths or names under AAE_RUNS_DIR")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to copy to; made if it is not there")
     options = parser.parse_args(arguments)
-    run_dirs = [_find(run) for run in options.runs]
 
     from slurm.collect import collect_run
 
-    for run_dir in run_dirs:
+    for run_dir in options.runs:
         print(collect_run(run_dir, options.out))
     return 0
 
@@ -180,16 +181,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _runs_dir() -> Path:
-    return Path(os.environ.get("AAE_RUNS_DIR") or "runs").expanduser()
-
-
-def _find(run: str) -> RunDir:
-    return find_run(run, _runs_dir())
-
-
 def _all_runs() -> list[RunDir]:
-    folder = _runs_dir().absolute()
+    folder = default_runs_dir().absolute()
     return [RunDir(path.parent) for path in sorted(folder.glob("*/settings.json"))]
 
 
