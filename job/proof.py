@@ -223,9 +223,10 @@ def table(proof: Proof) -> list[str]:
     lines = [f"{'interruption':<14}{'times':>6}{'steps lost':>16}{'seconds lost':>16}{'back within':>14}"]
     for name, cost in proof.kinds.items():
         if cost.times:
-            steps = f"{max(cost.steps_lost, default=0):,} at most"
-            seconds = f"{max(cost.seconds_lost, default=0.0):.1f} at most"
-            back = f"{max(cost.seconds_to_resume, default=0.0):.1f} s"
+            # A process that had not begun to train had nothing to lose.
+            steps = f"{max(cost.steps_lost):,} at most" if cost.steps_lost else "-"
+            seconds = f"{max(cost.seconds_lost):.1f} at most" if cost.seconds_lost else "-"
+            back = f"{max(cost.seconds_to_resume):.1f} s" if cost.seconds_to_resume else "-"
             lines.append(f"{name:<14}{cost.times:>6}{steps:>16}{seconds:>16}{back:>14}")
     reference, *others = proof.compared
     lines.append(
