@@ -13,6 +13,10 @@ class CancelMark(BaseModel):
     pid: int | None
     time: str
 
+    def names(self, job_id: str | None) -> bool:
+        """Whether it is this job that is to stop."""
+        return self.job_id is not None and self.job_id == job_id
+
     def leave(self, run_dir: RunDir) -> None:
         """Leave the mark in the run directory."""
         run_dir.replace(run_dir.cancel_mark, self.model_dump_json().encode())

@@ -68,7 +68,8 @@ class Run:
         try:
             self._heartbeat.start()
             self.run_dir.clear_temporaries()
-            if read_mark(self.run_dir) == mark:  # one that was left since then is for this start
+            # A mark that was left since then, or that names this very job, is for this start.
+            if mark is not None and mark == read_mark(self.run_dir) and not mark.names(self._owner.job_id):
                 remove_mark(self.run_dir)
             self._write_record()
             self._outbox = Outbox(self.run_dir)

@@ -69,7 +69,7 @@ def run_segment(run_dir: RunDir, plan: Plan, stop: AllocationStop, start: Start)
         _say(f"finished already: {run_dir.path}")
         return EXIT_FINISHED
     mark = read_mark(run_dir)
-    if mark is not None and mark.job_id == start.job_id:
+    if mark is not None and mark.names(start.job_id):
         _say(f"job {start.job_id} was cancelled by aae-slurm cancel: leaving; submit the run again to go on")
         return EXIT_RESUMABLE
     before = read_status(run_dir)

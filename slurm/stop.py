@@ -30,12 +30,10 @@ def cancel_run(run_dir: RunDir) -> int:
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         time.sleep(0.5)
-        now_shown = show(run_dir, list_jobs())
-        if now_shown is None or now_shown.status.state in ("finished", "cancelled", "failed"):
+        current = read_status(run_dir)
+        if current is None or current.state in ("finished", "cancelled", "failed"):
             break
-        jobs = list_jobs()
-        live = [job for job in jobs or [] if job.job_id == shown.job_id and (job.is_alive or job.is_pending)]
-        if jobs is not None and not live and not _process_lives(run_dir):
+        if not _may_live(run_dir, shown.job_id, controller):
             break
     else:
         print(f"{run_dir.path.name}: the mark is left and the signal sent, but it has not ended within {WAIT_S:.0f} s")
@@ -70,6 +68,16 @@ def _end(run_dir: RunDir, shown: Shown, controller: int | None) -> None:
         os.kill(shown.status.pid, signal.SIGTERM)
     elif controller is not None:
         os.kill(controller, signal.SIGTERM)  # it hands it on to the process, which has not claimed the run yet
+
+
+def _may_live(run_dir: RunDir, job_id: str | None, controller: int | None) -> bool:
+    """Whether anything of the run is left that may still write, as far as can be told."""
+    if _process_lives(run_dir):
+        return True
+    if job_id is not None and not job_id.startswith("local-"):
+        jobs = list_jobs()
+        return jobs is None or any(job.job_id == job_id and (job.is_alive or job.is_pending) for job in jobs)
+    return controller is not None and local_controller(run_dir) == controller
 
 
 def _process_lives(run_dir: RunDir) -> bool:

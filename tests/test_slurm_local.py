@@ -126,7 +126,11 @@ def test_a_local_run_can_be_cancelled_before_it_has_begun(small_job: Job) -> Non
     """There is a controller and no process yet that claims the run: it ends, and nothing trains."""
     assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
     controller = int(small_job.output.split("local-")[1].split()[0])
-    assert small_job.slurm("cancel", "small") == 0, small_job.output
+    os.kill(controller, signal.SIGSTOP)  # while it still starts: the signal finds nobody who could hand it on
+    cancelling = small_job.start("cancel", "small", module="slurm")
+    time.sleep(2)
+    os.kill(controller, signal.SIGCONT)
+    assert small_job.wait(cancelling) == 0, small_job.output
     assert small_job.status()["state"] == "cancelled"
     deadline = time.monotonic() + 60
     while Path(f"/proc/{controller}").exists():
