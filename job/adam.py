@@ -24,11 +24,11 @@ class Adam:
         self._steps = [torch.zeros((), device=p.device if fused else "cpu") for p in self.parameters]
 
     @torch.no_grad()
-    def step(self, gradients: Iterable[Tensor]) -> None:
+    def step(self, gradients: list[Tensor]) -> None:
         """Move the parameters by one step, given a gradient for each."""
         adam(
             self.parameters,
-            list(gradients),
+            gradients,
             self._means,
             self._squares,
             [],

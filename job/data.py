@@ -69,7 +69,7 @@ class Batches:
             self._order = self._permutation().to(self._images.device)
         start = (step - 1) % self.steps_per_epoch * self._batch_size
         chosen = self._order[start : start + self._batch_size]
-        return self._images[chosen].float().div_(255)
+        return self._images.index_select(0, chosen).float().div_(255)
 
     def _permutation(self) -> Tensor:
         mixed = np.random.SeedSequence((self._seed, self._epoch)).generate_state(1, np.uint64)[0]

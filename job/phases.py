@@ -1,18 +1,16 @@
-"""One training step: reconstruct, discriminate, fool.
+"""One training step: reconstruct, discriminate, fool."""
 
-Each phase asks for the gradients of its own parameters alone, so that it neither computes nor leaves behind any other.
-"""
-
-from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from aae.backprop import backward, first_layer, forward, loss_and_gradient
 from aae.losses import discriminator_loss, generator_loss, reconstruction_loss
 from aae.networks import AdversarialAutoencoder
 from aae.prior import sample_prior
 from job.adam import Adam
+from job.precision import Working
 from job.settings import Settings
 
 # What a step reads off, in this order; means over the batch.
@@ -25,61 +23,79 @@ class Phases:
     def __init__(self, model: AdversarialAutoencoder, settings: Settings, device: torch.device) -> None:
         self.model = model
         self._settings = settings
-        self._device = device
+        own = next(model.parameters()).dtype
+        self._working = Working(model, torch.bfloat16 if settings.precision == "bfloat16" else own)
 
-        def adam(network: nn.Module, lr: float) -> Adam:
+        def adam(name: str, lr: float) -> Adam:
             # The meta device, on which tests run a step, has no fused kernel.
-            return Adam(network.parameters(), lr, fused=device.type in ("cpu", "cuda"))
+            return Adam(getattr(model, name).parameters(), lr, fused=device.type in ("cpu", "cuda"))
 
-        self.optimizers = {
-            "decoder": adam(model.decoder, settings.decoder_lr),
-            "encoder": adam(model.encoder, settings.encoder_lr),
-            "generator": adam(model.encoder, settings.generator_lr),
-            "discriminator": adam(model.discriminator, settings.discriminator_lr),
+        self._optimizers = {
+            "decoder": adam("decoder", settings.decoder_lr),
+            "encoder": adam("encoder", settings.encoder_lr),
+            "generator": adam("encoder", settings.generator_lr),
+            "discriminator": adam("discriminator", settings.discriminator_lr),
         }
 
+    @torch.no_grad()
     def step(self, images: Tensor) -> Tensor:
         """Train on images (B, X) in [0, 1]; returns READINGS as a float32 tensor (6,) on the device."""
-        encoder, decoder, discriminator = self.model.encoder, self.model.decoder, self.model.discriminator
-        settings, num_images = self._settings, len(images)
+        networks, gradients, full = self._working.networks, self._working.gradients, images.dtype
+        encoder, decoder, discriminator = networks.encoder, networks.decoder, networks.discriminator
+        x = images.to(encoder.output.weight.dtype)  # (B, X)
 
         # 1. Reconstruct: P and Q lower the reconstruction loss.
-        with self._precision():
-            logits = decoder(encoder(images))  # (B, X)
-        reconstruction = reconstruction_loss(logits.to(images.dtype), images)
-        self._update(reconstruction, "decoder", "encoder")
+        codes, encoding = forward(encoder, x)  # (B, Z)
+        logits, decoding = forward(decoder, codes)  # (B, X)
+        reconstruction, g = loss_and_gradient(lambda out: reconstruction_loss(out, images), logits, full)
+        g = backward(decoder, decoding, g, gradients["decoder"]) @ decoder.hidden1.weight  # (B, Z)
+        backward(encoder, encoding, g, gradients["encoder"])
+        self._update("decoder", "decoder")
+        self._update("encoder", "encoder")
 
-        # 2a. Discriminate: D learns to tell prior samples from codes; Q in eval mode and without a gradient.
-        encoder.eval()
-        with torch.no_grad(), self._precision():
-            codes = encoder(images).to(images.dtype)  # (B, Z)
-        encoder.train()
-        prior = sample_prior(
-            num_images, settings.latent_dim, settings.prior_std, device=self._device, dtype=codes.dtype
-        )
-        with self._precision():
-            d_logits = discriminator(torch.cat((prior, codes)))  # (2B, 1): both through D in one product
-        d_prior, d_code = d_logits.to(images.dtype).split(num_images)
-        discrimination = discriminator_loss(d_prior, d_code)
-        self._update(discrimination, "discriminator")
+        # 2a. Discriminate: D learns to tell prior samples from codes; Q without dropout and without a gradient.
+        first = first_layer(encoder, x)  # (B, H), for 2b too: Q stays as it is until then
+        codes, _ = forward(encoder, x, dropout=False, first=first)  # (B, Z)
+        prior = sample_prior(len(x), codes.shape[1], self._settings.prior_std, device=x.device, dtype=full)
+        logits, telling = forward(discriminator, torch.cat((prior.to(x.dtype), codes)))  # (2B, 1): both at once
+        discrimination, g = loss_and_gradient(lambda out: discriminator_loss(*out.chunk(2)), logits, full)
+        backward(discriminator, telling, g, gradients["discriminator"])
+        self._update("discriminator", "discriminator")
+        d_prior, d_code = logits.to(full).chunk(2)
 
         # 2b. Fool: Q moves its codes to where D takes them for prior samples.
-        with self._precision():
-            fooled = discriminator(encoder(images))  # (B, 1)
-        generation = generator_loss(fooled.to(images.dtype))
-        self._update(generation, "generator")
+        codes, encoding = forward(encoder, x, first=first)  # (B, Z)
+        logits, telling = forward(discriminator, codes)  # (B, 1)
+        generation, g = loss_and_gradient(generator_loss, logits, full)
+        g = backward(discriminator, telling, g, None) @ discriminator.hidden1.weight  # (B, Z)
+        backward(encoder, encoding, g, gradients["encoder"])
+        self._update("generator", "encoder")
 
-        accuracy = 0.5 * ((d_prior > 0).float().mean() + (d_code <= 0).float().mean())
+        accuracy = 0.5 * ((d_prior > 0).to(full).mean() + (d_code <= 0).to(full).mean())
         probabilities = d_prior.sigmoid().mean(), d_code.sigmoid().mean()
-        return torch.stack([reconstruction, discrimination, generation, *probabilities, accuracy]).detach()
+        return torch.stack([reconstruction, discrimination, generation, *probabilities, accuracy])
 
-    def _precision(self) -> AbstractContextManager[None]:
-        if self._settings.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self._device.type, torch.bfloat16)
+    def _update(self, optimizer: str, network: str) -> None:
+        self._optimizers[optimizer].step(self._working.full_gradients(network))
+        self._working.follow(network)
 
-    def _update(self, loss: Tensor, *names: str) -> None:
-        optimizers = [self.optimizers[name] for name in names]
-        gradients = iter(torch.autograd.grad(loss, [p for o in optimizers for p in o.parameters]))
-        for optimizer in optimizers:
-            optimizer.step(islice(gradients, len(optimizer.parameters)))
+    @property
+    def num_bytes(self) -> int:
+        """What the weights and Adam's two moments of each take."""
+        moved = [p for optimizer in self._optimizers.values() for p in optimizer.parameters]
+        return sum(p.nbytes for p in self.model.parameters()) + 2 * sum(p.nbytes for p in moved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights and the state of each Adam."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, _ in self.model.named_children():
+            self._working.follow(name)

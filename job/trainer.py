@@ -60,9 +60,7 @@ class Trainer:
         self._first = self._logged = (0, 0.0)  # (step, elapsed_s) when this process began, and at the last record
         self._next_save_s = settings.checkpoint_every_s
         self._fails = False  # whether the last attempt to save did
-        # Weights and Adam's two moments of each, and what the archive adds.
-        num_weights = sum(p.numel() for optimizer in self._phases.optimizers.values() for p in optimizer.parameters)
-        self._num_bytes = 4 * (2 * num_weights + sum(p.numel() for p in self.model.parameters())) + 2**17
+        self._num_bytes = self._phases.num_bytes + 2**17  # and what the archive adds
 
     @property
     def elapsed_s(self) -> float:
@@ -218,8 +216,7 @@ class Trainer:
         if self._device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self._device)
         return {
-            "model": self.model.state_dict(),
-            "optimizers": {name: o.state_dict() for name, o in self._phases.optimizers.items()},
+            **self._phases.state_dict(),
             "rng": rng,
             "window": self._window,
             "window_steps": self._window_steps,
@@ -236,9 +233,7 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint's state."""
         self.step = self.saved_step = state["step"]
-        self.model.load_state_dict(state["model"])
-        for name, optimizer in self._phases.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        self._phases.load_state_dict(state)
         torch.set_rng_state(state["rng"]["cpu"])
         if self._device.type == "cuda" and "cuda" in state["rng"]:
             torch.cuda.set_rng_state(state["rng"]["cuda"], self._device)
