@@ -66,8 +66,9 @@ def backward(network: Perceptron, of: Pass, gradient: Tensor, into: list[Tensor]
 
     def before(layer: torch.nn.Linear, gradient: Tensor, hidden: Tensor) -> Tensor:
         # An activation is above zero where it was neither dropped nor cut off.
-        passed: Tensor = torch.ops.aten.threshold_backward.default(gradient @ layer.weight, hidden, 0)
-        return passed.mul_(of.scale)
+        gradient = gradient @ layer.weight
+        torch.ops.aten.threshold_backward.grad_input(gradient, hidden, 0, grad_input=gradient)
+        return gradient.mul_(of.scale)
 
     gradient2 = before(network.output, gradient, of.hidden2)
     gradient1 = before(network.hidden2, gradient2, of.hidden1)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -129,6 +130,31 @@ def verify_resume(arguments: list[str]) -> int:
     return EXIT_FINISHED if equal else 1
 
 
+def bench(arguments: list[str]) -> int:
+    """measures the lecture's loop, this project's and the hardware's floor"""
+    parser = Parser(
+        "aae-job bench",
+        "Measures a training step on this machine: the lecture's loop as written, the same with the notebook's pictures, this\n"
+        "project's in each precision, and its matrix products alone. They take turns, each in a process of its own. Let nothing\n"
+        "else run meanwhile. Writes nothing.",
+        "aae-job bench --turns 10",
+    )
+    parser.add_argument("--turns", type=_count, default=10, metavar="N", help="turns of about a second each [10]")
+    parser.add_argument("--json", action="store_true", help="print the measurements as JSON")
+    add_settings(parser)
+    options, configuration = read_configuration_from(parser, arguments)
+    settings = configuration.settings
+    check_dataset(settings.dataset, settings.data_dir)
+    settings = settings.model_copy(update={"num_threads": settings.num_threads or allotted_cpus()})
+
+    from job.bench import as_json, table
+    from job.bench import bench as measure
+
+    result = measure(settings, options.turns, lambda line: print(line, file=sys.stderr))
+    print(json.dumps(as_json(result), indent=1) if options.json else "\n".join(table(result)))
+    return EXIT_FINISHED
+
+
 def events_schema(arguments: list[str]) -> int:
     """prints the JSON Schema of the event log"""
     Parser(
@@ -148,6 +174,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sample": sample,
     "verify": verify,
     "verify-resume": verify_resume,
+    "bench": bench,
     "events-schema": events_schema,
 }
 

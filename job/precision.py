@@ -6,6 +6,25 @@ import torch
 from torch import Tensor
 
 from aae.networks import AdversarialAutoencoder
+from job.errors import HopelessError
+
+
+def use_precision(precision: str, device: torch.device) -> str | None:
+    """Tell torch how to multiply; returns what to warn of, None for nothing.
+
+    Raises HopelessError for tf32 where there is no GPU.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise HopelessError(
+            "no_gpu",
+            f"AAE_PRECISION=tf32: only a GPU has it, and this process trains on the {device.type}; give the job a GPU, or "
+            "take AAE_PRECISION=float32 or bfloat16 under another AAE_RUN_NAME",
+        )
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    elif precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "this CPU has no bfloat16 products: torch emulates them, several times slower than float32"
+    return None
 
 
 class Working:

@@ -77,15 +77,21 @@ def changed_settings(state: dict[str, Any], settings: Settings) -> dict[str, lis
 
 def inexactness(state: dict[str, Any], settings: Settings, device: str) -> list[tuple[str, str]]:
     """What differs from where the checkpoint was made so that the same bytes cannot be promised: (reason, message)."""
-    now = {"device": device, "num_threads": settings.num_threads, "versions": versions()}
+    now = {
+        "device": device,
+        "num_threads": settings.num_threads,
+        "cuda_graph": settings.cuda_graph,
+        "versions": versions(),
+    }
+    before = {**state, "cuda_graph": state["settings"].get("cuda_graph", False)}
     return [
         (
             f"{name}_changed",
-            f"{name} was {state[name]} up to step {state['step']}, now it is {value}: training goes on, but from here on "
+            f"{name} was {before[name]} up to step {state['step']}, now it is {value}: training goes on, but from here on "
             "not bit for bit as without the change",
         )
         for name, value in now.items()
-        if state[name] != value
+        if before[name] != value
     ]
 
 

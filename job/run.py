@@ -121,12 +121,14 @@ class Run:
 
         from job import checkpoint
         from job.data import Batches, load_training_images
+        from job.precision import use_precision
         from job.trainer import Trainer
 
         settings = self.settings
         torch.set_num_threads(settings.num_threads or 1)
         _set_determinism(settings.deterministic)
         device = choose_device(settings.device)
+        slow = use_precision(settings.precision, device)
         self._heartbeat.status = self._heartbeat.status.model_copy(update={"device": device_name(device)})
         batches = Batches(load_training_images(settings), settings.batch_size, settings.seed, device)
         self.trainer = Trainer(settings, batches, device, self.run_dir, self._outbox, self.log)
@@ -143,6 +145,8 @@ class Run:
         with contextlib.suppress(OSError):  # without it the segment counts as one that has come to nothing
             self._claim.note(from_step=self.trainer.step, began_at=time.time())
         self._write_start(device, state, past)
+        if slow is not None:
+            self.warn("slow_precision", slow)
         for error in bad:
             self.warn("bad_checkpoint", str(error))
         self.run_dir.remove_folder(self.run_dir.final)

@@ -19,6 +19,7 @@ FREE = frozenset(
         "data_dir",
         "device",
         "num_threads",
+        "cuda_graph",
         "log_every_steps",
         "checkpoint_every_s",
         "checkpoint_every_steps",
@@ -83,11 +84,14 @@ class Settings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where to train; auto takes a GPU if there is one."
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Precision of the matrix products; weights and losses stay float32."
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32", description="Precision of the matrix products (tf32: GPU only); weights and losses stay float32."
     )
     num_threads: Count | None = Field(None, description="CPU threads; by default the CPUs allotted to the process.")
     deterministic: bool = Field(True, description="Use only deterministic algorithms, so that a resume is exact.")
+    cuda_graph: bool = Field(
+        False, description="On a GPU, record the step once as a CUDA graph and replay it; where it cannot be, warn."
+    )
     log_every_steps: Count = Field(100, description="Steps between two `step` records.")
     lattice_every_steps: Count = Field(500, description="Steps between two lattices.")
     lattice_size: int = Field(10, ge=1, le=100, description="Codes on each side of the lattice.")
@@ -105,6 +109,12 @@ class Settings(BaseModel):
                 f"AAE_BATCH_SIZE={self.batch_size}: {self.dataset} has only "
                 f"{NUM_TRAINING_IMAGES[self.dataset]} training images; take a smaller batch"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _device_has_precision(self) -> "Settings":
+        if self.precision == "tf32" and self.device == "cpu":
+            raise ValueError("AAE_PRECISION=tf32: only a GPU has it, and AAE_DEVICE=cpu; take float32 or bfloat16")
         return self
 
     @property

@@ -15,6 +15,7 @@ from job.data import Batches
 from job.errors import HopelessError
 from job.eventlog import EventLog
 from job.events import StopReason
+from job.graph import GraphedStep
 from job.machine import versions
 from job.outbox import Outbox
 from job.patience import patiently
@@ -53,6 +54,9 @@ class Trainer:
         # Built on the CPU, so that every device starts from the same weights.
         self.model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim).to(device)
         self._phases = Phases(self.model, settings, device)
+        self._step = self._phases.step
+        if settings.cuda_graph:
+            self._step = GraphedStep(self._phases.step, device, self._warn_without_graph)
         self._window = torch.zeros(len(READINGS), dtype=torch.float64, device=device)  # sums since the last record
         self._window_steps = 0
         self._elapsed_before_s = 0.0
@@ -93,7 +97,7 @@ class Trainer:
         return reason
 
     def _advance(self) -> None:
-        self._window += self._phases.step(self._batches.at(self.step + 1))
+        self._window += self._step(self._batches.at(self.step + 1))
         self._window_steps += 1
         self.step += 1
         if self.step % self.settings.log_every_steps == 0:
@@ -103,6 +107,9 @@ class Trainer:
         every_steps = self.settings.checkpoint_every_steps
         if self.elapsed_s >= self._next_save_s or (every_steps and self.step % every_steps == 0):
             self._save_or_warn()
+
+    def _warn_without_graph(self, message: str) -> None:
+        self._log.write("warning", step=self.step, reason="no_cuda_graph", message=message)
 
     def _log_step(self) -> None:
         """Write a `step` record; the host waits for the device here and nowhere else between checkpoints."""

@@ -133,6 +133,23 @@ def test_training_on_a_gpu_resumes_exactly(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use; none here")
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_recorded_step_gives_the_same_bytes(precision: str, tmp_path: Path) -> None:
+    """With AAE_CUDA_GRAPH=true a run on a GPU leaves what it leaves without, also when it is stopped and resumed."""
+    import signal
+
+    from jobs import Job, small_settings
+
+    plain = Job(tmp_path / "plain", small_settings(device="cuda", precision=precision))
+    assert plain.run() == 0, plain.output
+    recorded = Job(tmp_path / "recorded", small_settings(device="cuda", precision=precision, cuda_graph="true"))
+    assert recorded.interrupt(signal.SIGTERM, 300) == 75
+    assert recorded.run() == 0, recorded.output
+    assert recorded.events("warning") == []
+    assert recorded.traces() == plain.traces()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use; none here")
 def test_a_step_on_a_gpu_waits_for_nothing() -> None:
     """Steps between two log records make no synchronising call; torch raises at one in this mode."""
     cuda = torch.device("cuda")
