@@ -3,11 +3,12 @@
 import shlex
 import sys
 
+from job.commandline import Parser, run_command
 from job.commands import COMMANDS
 from job.datasets import check_dataset
 from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE
 from job.events import StopReason
-from job.flags import Parser, add_settings, read_configuration_from, run_command
+from job.flags import add_settings, read_configuration_from
 from job.record import plan_start
 from job.run import Run
 from job.rundir import RunDir

@@ -122,7 +122,7 @@ def table(result: Bench) -> list[str]:
         f"{result.device} ({_processor()}), {settings.num_threads} threads, torch {torch.__version__}; "
         f"{settings.dataset}, batch {settings.batch_size}, {settings.hidden_dim} hidden units",
         "",
-        f"{'':44}{'steps/s':>9}{'ms a step':>11}{'quartiles':>17}{'x lecture':>11}{'x floor':>9}",
+        f"{'':44}{'steps/s':>9}{'ms a step':>11}{"quartiles":>20}{'x lecture':>11}{'x floor':>9}",
     ]
     for measured in result.measured:
         step_ms, floor = median(measured.step_ms), result.floor(measured.mode)

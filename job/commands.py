@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from job.commandline import Parser, add_run
 from job.datasets import check_dataset
 from job.errors import EXIT_FINISHED, UsageError
-from job.flags import Parser, add_run, add_settings, read_configuration_from
+from job.flags import add_settings, read_configuration_from
 from job.machine import allotted_cpus
 from job.rundir import RunDir
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from job.claim import Cause, Claim, Segment, read_segment
 from job.errors import AaeError, HopelessError, UsageError
-from job.eventlog import EventLog, last_records
+from job.eventlog import EventLog
+from job.history import last_records
 from job.machine import peak_memory_bytes
 from job.rundir import RunDir
 

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from job.errors import EXIT_FINISHED, AaeError
-from job.eventlog import merged_records, read_lines
+from job.history import merged_records, read_lines
 from job.rundir import RunDir
 from job.settings import Settings
 
@@ -57,7 +57,7 @@ class Traces:
     @classmethod
     def of(cls, run_dir: RunDir) -> "Traces":
         """What a finished run has left behind; raises OSError if it is not whole."""
-        records = (record for record in merged_records(run_dir.events_file) if record["event"] == "step")
+        records = merged_records(run_dir.events_file, "step")
         return cls(
             weights=_digest(run_dir.final_weights),
             lattices={path.name: _digest(path) for path in sorted(run_dir.lattices.glob("*.png"))},

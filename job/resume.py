@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from job.claim import Owner, Segment, read_segment
-from job.eventlog import last_records
+from job.history import last_records
 from job.machine import versions
 from job.rundir import RunDir
 from job.settings import Settings

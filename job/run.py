@@ -12,8 +12,9 @@ from job.cancel import read_mark, remove_mark
 from job.claim import Cause, Owner, claim_run, read_segment
 from job.crash import crash_of, settle, used_up
 from job.errors import EXIT_FINISHED, TakenOverError, UsageError
-from job.eventlog import EventLog, read_lines
+from job.eventlog import EventLog
 from job.events import StopReason
+from job.history import read_lines
 from job.machine import allotted_cpus, choose_device, device_name, versions
 from job.outbox import Outbox
 from job.patience import patiently

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from job.checkpoint import read_checkpoint
 from job.errors import AaeError
-from job.eventlog import merged_records, read_lines
 from job.events import ADAPTER
+from job.history import merged_records, read_lines
 from job.rundir import RunDir
 
 
@@ -62,7 +62,7 @@ def _log(run_dir: RunDir) -> list[Finding]:
             broken.append(Finding(f"{name}:{num_lines}", False, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
     if broken:
         return broken
-    steps = [record["step"] for record in merged_records(path) if record["event"] == "step"]
+    steps = [record["step"] for record in merged_records(path, "step")]
     wrong = [after for before, after in pairwise(steps) if after <= before]
     if wrong:
         return [Finding(name, False, f"step records out of order or doubled at step {wrong[0]}")]

@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Callable
 
+from job.commandline import Parser, run_command
 from job.errors import UsageError
-from job.flags import Parser, run_command
 from slurm.commands import cancel, collect, log, run, status, submit
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -2,13 +2,12 @@
 
 import csv
 import hashlib
-import io
 import json
 import shutil
 from pathlib import Path
 
-from job.eventlog import merged_records
 from job.events import EVENTS
+from job.history import merged_records
 from job.rundir import RunDir
 from job.status import now, read_status
 
@@ -24,7 +23,7 @@ def collect_run(run_dir: RunDir, out: Path) -> str:
         target = folder / run_dir.relative(source)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
-    (folder / "metrics.csv").write_text(_metrics(run_dir))
+    _write_metrics(run_dir, folder / "metrics.csv")
     names = [*(run_dir.relative(path) for path in files), "metrics.csv"]
     status = read_status(run_dir)
     manifest = {
@@ -34,7 +33,7 @@ def collect_run(run_dir: RunDir, out: Path) -> str:
         "collected_at": now(),
         "state": status.state if status else None,
         "step": status.step if status else None,
-        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names},
+        "files": {name: _sha256(folder / name) for name in names},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     note = (
@@ -45,10 +44,16 @@ def collect_run(run_dir: RunDir, out: Path) -> str:
     return f"{run_dir.path.name}: {len(names)} files in {folder}{note}"
 
 
-def _metrics(run_dir: RunDir) -> str:
+def _write_metrics(run_dir: RunDir, path: Path) -> None:
     fields = list(EVENTS["step"].model_fields)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(record for record in merged_records(run_dir.events_file) if record["event"] == "step")
-    return text.getvalue()
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(fields)
+        writer.writerows(
+            [record.get(name) for name in fields] for record in merged_records(run_dir.events_file, "step")
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

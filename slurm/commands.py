@@ -6,15 +6,17 @@ import shlex
 import sys
 from pathlib import Path
 
-from job.datasets import check_dataset
+from job.commandline import Parser, add_run
 from job.errors import UsageError
-from job.flags import Parser, add_run, add_settings, read_configuration_from
-from job.record import plan_start
 from job.rundir import RunDir, default_runs_dir, find_run
 
 
 def submit(arguments: list[str]) -> int:
     """checks, writes the run directory, submits; prints run, job id and what to type next"""
+    from job.datasets import check_dataset
+    from job.flags import add_settings, read_configuration_from
+    from job.record import plan_start
+
     parser = Parser(
         "aae-slurm submit",
         "Sends the run that the settings describe to Slurm, which starts it again after every time limit and preemption\n"
@@ -53,6 +55,10 @@ def submit(arguments: list[str]) -> int:
 
 def run(arguments: list[str]) -> int:
     """for plain sbatch scripts: trains inside the present allocation, with the same stop, save and requeue"""
+    from job.datasets import check_dataset
+    from job.flags import add_settings, read_configuration_from
+    from job.record import plan_start
+
     parser = Parser(
         "aae-slurm run",
         "Trains the run that the settings describe inside the present allocation: it stops at a step border when Slurm\n"

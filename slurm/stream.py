@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from job.errors import UsageError
-from job.eventlog import merged_records
 from job.events import EVENTS, Event
+from job.history import is_of, merged_lines
 from job.rundir import RunDir
 from job.status import read_status
 
@@ -28,8 +28,8 @@ def print_log(run_dir: RunDir, *, event: str | None, fields: list[str] | None, c
     if csv:
         out.write(_row(fields or []))
     position = run_dir.events_file.stat().st_size if run_dir.events_file.exists() else 0
-    for record in merged_records(run_dir.events_file):
-        _print(out, record, event, fields, csv)
+    for line in merged_lines(run_dir.events_file, event, position):
+        _print(out, line, fields, csv)
     out.flush()
     if follow:
         _follow(run_dir, out, position, event, fields, csv)
@@ -49,19 +49,21 @@ def _follow(
             position += len(new)
             *lines, rest = (rest + new).split(b"\n")
             for line in lines:
-                _print(out, orjson.loads(line), event, fields, csv)
+                if is_of(line, event):
+                    _print(out, line + b"\n", fields, csv)
             out.flush()
         if ended:
             return
         time.sleep(POLL_S)
 
 
-def _print(out: BinaryIO, record: dict[str, Any], event: str | None, fields: list[str] | None, csv: bool) -> None:
-    if event is not None and record["event"] != event:
+def _print(out: BinaryIO, line: bytes, fields: list[str] | None, csv: bool) -> None:
+    if fields is None:
+        out.write(line)
         return
-    if fields is not None:
-        record = {name: record.get(name) for name in fields}
-    out.write(_row(list(record.values())) if csv else orjson.dumps(record) + b"\n")
+    record = orjson.loads(line)
+    values = [record.get(name) for name in fields]
+    out.write(_row(values) if csv else orjson.dumps(dict(zip(fields, values, strict=True))) + b"\n")
 
 
 def _row(values: list[Any]) -> bytes:

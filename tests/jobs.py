@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from cluster import Cluster
 
-from job.eventlog import read_lines
+from job.history import read_lines
 from job.proof import Traces
 from job.rundir import RunDir
 

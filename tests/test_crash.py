@@ -8,7 +8,8 @@ import pytest
 from job.claim import Claim, Owner, Segment
 from job.crash import crash_of, settle, used_up
 from job.errors import HopelessError, UsageError
-from job.eventlog import EventLog, read_lines
+from job.eventlog import EventLog
+from job.history import read_lines
 from job.outbox import Outbox
 from job.rundir import RunDir
 

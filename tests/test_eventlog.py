@@ -9,7 +9,8 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from job.eventlog import EventLog, cut_torn_line, last_records, merged_records, read_lines
+from job.eventlog import EventLog, cut_torn_line
+from job.history import last_records, merged_records, read_lines
 from job.outbox import Outbox
 from job.rundir import RunDir
 
@@ -126,3 +127,20 @@ def test_what_the_disk_refuses_is_kept_in_order(run_dir: RunDir, monkeypatch: py
     assert outbox.error is None
     assert [orjson.loads(line)["step"] for line in run_dir.events_file.read_bytes().splitlines()] == [1, 2, 3]
     assert (run_dir.path / "lattices" / "x.png").read_bytes() == b"png"
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 64, 2**20])
+def test_a_log_is_read_in_blocks_of_any_size(block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every whole line once, at every border of a block, of one event or up to a size; a torn last line not."""
+    monkeypatch.setattr("job.history._BLOCK_BYTES", block_bytes)
+    path = tmp_path / "events.jsonl"
+    lines = [b'{"event":"step","step":%d}\n' % number for number in range(30)]
+    lines[17] = b'{"event":"lattice","step":17,"message":"\\"event\\":\\"step\\""}\n'
+    path.write_bytes(b"".join(lines) + b'{"event":"step","st')
+    assert list(read_lines(path)) == lines
+    assert list(read_lines(path, "lattice")) == [lines[17]]
+    assert list(read_lines(path, "step")) == lines[:17] + lines[18:]
+    for num_bytes in range(120):
+        whole = len(lines[0])
+        assert list(read_lines(path, num_bytes=num_bytes)) == lines[: num_bytes // whole]
+    assert list(read_lines(path, num_bytes=path.stat().st_size + 1)) == lines
