@@ -83,7 +83,7 @@ def backward(network: Perceptron, of: Pass, gradient: Tensor, into: list[Tensor]
 def loss_and_gradient(loss: Callable[[Tensor], Tensor], outputs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """A loss, computed in `dtype`, and its gradient with respect to a network's outputs."""
     with torch.enable_grad():
-        leaf = outputs.to(dtype).requires_grad_()
+        leaf = outputs.detach().to(dtype).requires_grad_()
         value = loss(leaf)
     (gradient,) = torch.autograd.grad(value, leaf)
     return value.detach(), gradient.to(outputs.dtype)

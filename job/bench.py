@@ -20,7 +20,6 @@ from job.machine import choose_device, device_name, versions
 from job.settings import Settings
 
 TURN_S = 1.0  # about how long a turn takes
-START_S = 120.0  # how long a process may take to answer first
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,13 @@ def table(result: Bench) -> list[str]:
         f"{result.device} ({_processor()}), {settings.num_threads} threads, torch {torch.__version__}; "
         f"{settings.dataset}, batch {settings.batch_size}, {settings.hidden_dim} hidden units",
         "",
-        f"{'':44}{'steps/s':>9}{'ms a step':>11}{"quartiles":>20}{'x lecture':>11}{'x floor':>9}",
+        f"{'':44}{'steps/s':>9}{'ms a step':>11}{'quartiles':>20}{'x lecture':>11}{'x floor':>9}",
     ]
     for measured in result.measured:
         step_ms, floor = median(measured.step_ms), result.floor(measured.mode)
         low, high = _quartiles(measured.step_ms)
         lines.append(
-            f"{measured.mode.name:44}{1000 / step_ms:9.1f}{step_ms:11.2f}{f'{low:.2f} - {high:.2f}':>17}"
+            f"{measured.mode.name:44}{1000 / step_ms:9.1f}{step_ms:11.2f}{f'{low:.2f} - {high:.2f}':>20}"
             f"{measured.times_faster_than(result.lecture):11.2f}"
             + (f"{floor.times_faster_than(measured):9.2f}" if floor else "")
         )

@@ -65,8 +65,11 @@ class Batches:
         """The batch of a step, counted from 1, as float32 (B, 784) in [0, 1] on the device."""
         if self.epoch(step) != self._epoch:
             self._epoch = self.epoch(step)
-            # Drawn on the CPU, so that every device sees the same batches; one copy an epoch.
-            self._order = self._permutation().to(self._images.device)
+            # Drawn on the CPU, so that every device sees the same batches; one copy an epoch, which nobody waits for.
+            order = self._permutation()
+            if self._images.is_cuda:
+                order = order.pin_memory()
+            self._order = order.to(self._images.device, non_blocking=True)
         start = (step - 1) % self.steps_per_epoch * self._batch_size
         chosen = self._order[start : start + self._batch_size]
         return self._images.index_select(0, chosen).float().div_(255)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from job import history
 from job.eventlog import EventLog, cut_torn_line
 from job.history import last_records, merged_records, read_lines
 from job.outbox import Outbox
 from job.rundir import RunDir
+from job.status import Status, now, write_status
+from slurm.stream import print_log
 
 
 @pytest.fixture
@@ -68,17 +72,20 @@ def test_only_a_torn_last_line_is_cut(run_dir: RunDir, torn: bytes) -> None:
     assert run_dir.events_file.read_bytes() == b'{"a":1}\n{"b":2}\n'
 
 
-def _log(path: Path, *records: tuple[int, str, int, int | None]) -> None:
+def _log(path: Path, as_written: bool, *records: tuple[int, str, int, int | None]) -> None:
     with path.open("wb") as file:
         for segment, event, step, from_step in records:
+            first = {"time": now()} if as_written else {"message": "keys in another order"}
             extra = {} if from_step is None else {"from_step": from_step}
-            file.write(orjson.dumps({"event": event, "segment": segment, "step": step, **extra}) + b"\n")
+            file.write(orjson.dumps({**first, "event": event, "segment": segment, "step": step, **extra}) + b"\n")
 
 
-def test_merging_leaves_out_what_was_done_again(run_dir: RunDir) -> None:
+@pytest.mark.parametrize("as_written", [True, False])
+def test_merging_leaves_out_what_was_done_again(as_written: bool, run_dir: RunDir) -> None:
     """Of each step the last doing counts, over several resumes, and wherever a late line of a stopped writer stands."""
     _log(
         run_dir.events_file,
+        as_written,
         (1, "started", 0, None),
         (1, "step", 10, None),
         (1, "step", 20, None),
@@ -98,6 +105,26 @@ def test_merging_leaves_out_what_was_done_again(run_dir: RunDir) -> None:
         (3, "step", 20),
         (3, "step", 30),
     ]
+    steps = [(r["segment"], r["step"]) for r in merged_records(run_dir.events_file, "step")]
+    assert steps == [(1, 10), (3, 20), (3, 30)]
+
+
+def test_following_prints_a_record_once_that_comes_while_the_log_is_read(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is appended between the first look at the log and the end of its first reading is left to the following."""
+    run_dir.events_file.write_bytes(b'{"event":"step","segment":1,"step":1}\n')
+    write_status(run_dir, Status(state="finished", total_steps=2, step=2))
+    append = b'{"event":"step","segment":1,"step":2}\n'
+
+    def merged_lines(path: Path, event: str | None, num_bytes: int | None) -> Iterator[bytes]:
+        with path.open("ab") as file:
+            file.write(append)
+        return history.merged_lines(path, event, num_bytes)
+
+    monkeypatch.setattr("slurm.stream.merged_lines", merged_lines)
+    print_log(run_dir, event="step", fields=["step"], csv=True, follow=True)
+    assert capfd.readouterr().out.split() == ["step", "1", "2"]
 
 
 def test_what_the_disk_refuses_is_kept_in_order(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def test_a_step_on_a_gpu_waits_for_nothing() -> None:
     phases.step(batches.at(1))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step in range(2, 20):
+        for step in range(2, batches.steps_per_epoch + 20):  # over the border of an epoch
             phases.step(batches.at(step))
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -102,6 +102,7 @@ OTHER_VALUES: dict[str, object] = {
     "data_dir": "/elsewhere",
     "device": "cpu",
     "num_threads": 7,
+    "cuda_graph": True,
     "log_every_steps": 3,
     "checkpoint_every_s": 9,
     "checkpoint_every_steps": 4,
