@@ -14,11 +14,15 @@ from jobs import ON_SLURM, Job, SlurmJob, small_settings
 
 from job.proof import Traces
 
+# The parallel test processes, and what they start, share the cores: with a thread each in every one of them they would
+# wait for each other's, ten times as long as one alone takes.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The size of the campaigns: CI runs the default, a person any."""
     parser.addoption(
-        "--size", type=int, default=10, help="interruptions, failing system calls, ... of each campaign [10]"
+        "--size", type=int, default=6, help="interruptions, failing system calls, ... of each campaign [6]"
     )
 
 

@@ -1,14 +1,15 @@
 """`aae-job bench`: what it measures is what it says, and it prints it in both forms."""
 
 import json
-import subprocess
-import sys
 
+import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from aae.networks import AdversarialAutoencoder
+from job.bench import Bench, Measured, modes_for, table
 from job.bench_modes import AsLoaded, Mode, Products, notebook_picture
+from job.commands import bench
 from job.data import load_training_images
 from job.phases import Phases
 from job.settings import Settings
@@ -43,28 +44,31 @@ def test_the_notebooks_picture_shows_a_hundred_codes() -> None:
     assert model.training
 
 
-def test_bench_prints_a_table_and_json() -> None:
-    """Every mode of this device is there, with positive times and ratios that fit them."""
-    command = [sys.executable, "-P", "-m", "job", "bench", "--turns", "2", "--json"]
-    command += ["--hidden-dim", "8", "--batch-size", "10", "--num-threads", "1", "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
-    assert done.returncode == 0, done.stderr
-    modes = json.loads(done.stdout)["modes"]
-    kinds = [(mode["kind"], mode["precision"]) for mode in modes]
-    assert kinds == [
-        ("lecture", "float32"),
-        ("notebook", "float32"),
-        ("ours", "float32"),
-        ("ours", "bfloat16"),
-        ("floor", "float32"),
-        ("floor", "bfloat16"),
-    ]
-    by_kind = {kind: mode for kind, mode in zip(kinds, modes, strict=True)}
-    assert all(ms > 0 and len(mode["step_ms"]) == 2 for mode in modes for ms in mode["step_ms"])
-    assert by_kind["lecture", "float32"]["times_lecture"] == 1
-    assert by_kind["notebook", "float32"]["times_lecture"] < 1 < by_kind["ours", "float32"]["times_lecture"]
-    assert by_kind["ours", "float32"]["times_floor"] > 1
-    assert by_kind["lecture", "float32"]["times_floor"] is None
+def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Modes take turns in processes of their own; times are positive, and the ratios fit them."""
+    monkeypatch.setattr("job.bench.TURN_S", 0.05)
+    monkeypatch.setattr("job.bench.modes_for", lambda _: [Mode("lecture"), Mode("ours"), Mode("floor")])
+    arguments = ["--turns", "3", "--hidden-dim", "8", "--batch-size", "10", "--num-threads", "1", "--device", "cpu"]
+    assert bench([*arguments, "--json"]) == 0
+    lecture, ours, floor = json.loads(capsys.readouterr().out)["modes"]
+    assert [mode["kind"] for mode in (lecture, ours, floor)] == ["lecture", "ours", "floor"]
+    assert all(ms > 0 and len(mode["step_ms"]) == 3 for mode in (lecture, ours, floor) for ms in mode["step_ms"])
+    assert (lecture["times_lecture"], lecture["times_floor"], floor["times_floor"]) == (1, None, None)
+    assert ours["times_lecture"] > 1
+    assert ours["times_floor"] > 1
+
+
+def test_the_table_has_a_row_for_every_mode() -> None:
+    """Ratios are medians of ratios of turns that follow each other; only this project's rows have a floor."""
+    modes = modes_for(CPU)
+    measured = [Measured(mode, [10.0 * (i + 1), 20.0 * (i + 1)]) for i, mode in enumerate(modes)]
+    lines = table(Bench(Settings(num_threads=2), "cpu", measured))
+    rows = {
+        mode: next(line for line in lines if line.startswith(f"{mode.name} ")).removeprefix(mode.name) for mode in modes
+    }
+    assert rows[Mode("lecture")].split() == ["66.7", "15.00", "12.50", "-", "17.50", "1.00"]
+    assert rows[Mode("ours")].split() == ["22.2", "45.00", "37.50", "-", "52.50", "0.33", "0.60"]
+    assert len(rows[Mode("floor", "bfloat16")].split()) == 6
 
 
 def test_the_names_of_modes_tell_them_apart() -> None:
