@@ -1,5 +1,7 @@
 """Precision and CUDA graphs where there is no GPU: refused or told, never silently something else."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,53 @@ def test_a_graph_that_cannot_be_recorded_falls_back_once() -> None:
         assert len(graphed(torch.zeros(number, 1))) == number
     assert seen == [1, 2, 3, 4, 5, 6]
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_every_call_trains_once_on_its_own_images(records: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm-up, recording and replay, on a stand-in for CUDA: recording trains nothing, a failed one is told once."""
+    trained: list[float] = []
+    told: list[str] = []
+    recording = False
+
+    class Graph:
+        def replay(self) -> None:
+            step(static[-1])
+
+    static: list[Tensor] = []
+
+    @contextmanager
+    def graph(_: Graph) -> Iterator[None]:
+        nonlocal recording
+        recording = True
+        try:
+            yield
+        finally:
+            recording = False
+        if not records:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    def step(images: Tensor) -> Tensor:
+        if recording:
+            static.append(images)
+        else:
+            trained.append(images.item())
+        return images
+
+    class Stream:
+        def wait_stream(self, _: object) -> None: ...
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    graphed = GraphedStep(step, torch.device("cuda"), told.append)
+    for number in range(8):
+        assert graphed(torch.tensor([float(number)])).item() == number
+    assert trained == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert len(static) == 1
+    assert len(told) == (0 if records else 1)
 
 
 @pytest.mark.skipif(
