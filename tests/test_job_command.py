@@ -183,10 +183,9 @@ def test_mistakes_are_named_all_at_once_and_nothing_is_written(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["with space", "quote'\"$HOME`x`", "üñï", "-dash", "a;b&c|d"])
-def test_awkward_paths_work(tmp_path: Path, name: str) -> None:
-    """Folders with spaces, quotes, dollars, dashes and non-ASCII names hold runs like any other."""
-    folder = tmp_path / name
+def test_awkward_paths_work(tmp_path: Path) -> None:
+    """A folder with spaces, quotes, dollars, a leading dash and non-ASCII letters holds runs like any other."""
+    folder = tmp_path / "-dash, space, quote'\"$HOME`x` üñï;b&c|d"
     folder.mkdir()
     job = Job(folder, small_settings(max_steps=20))
     assert job.run() == 0, job.output

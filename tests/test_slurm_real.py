@@ -301,11 +301,11 @@ def test_the_same_run_submitted_twice_at_once_is_one_job(job: SlurmJob, cluster:
     assert cluster.ask("squeue", "-h", "-o", "%A").split() == list(ids)
 
 
-@pytest.mark.parametrize("name", ["with space", "quote'\"$HOME`x`", "üñï", "-dash"])
-def test_awkward_paths_reach_the_node(tmp_path: Path, cluster: Cluster, name: str) -> None:
-    """Spaces, quotes, dollars, dashes and non-ASCII letters in AAE_RUNS_DIR survive sbatch, srun and submitit."""
-    (tmp_path / name).mkdir()
-    job = SlurmJob(tmp_path / name, cluster, max_steps=200)
+def test_awkward_paths_reach_the_node(tmp_path: Path, cluster: Cluster) -> None:
+    """Spaces, quotes, dollars, a leading dash and non-ASCII letters in AAE_RUNS_DIR survive sbatch, srun and submitit."""
+    folder = tmp_path / "-dash, space, quote'\"$HOME`x` üñï;b&c|d"
+    folder.mkdir()
+    job = SlurmJob(folder, cluster, max_steps=200)
     job.wait_until_finished(job.submit())
 
 
