@@ -131,13 +131,17 @@ def test_of_many_starts_at_once_one_wins(run_dir: RunDir) -> None:
 
 
 def test_a_cancel_while_a_start_waits_for_the_run_is_not_lost(run_dir: RunDir) -> None:
-    """The mark that a start finds is for others and goes; one that is left while it waits is for itself and stays."""
+    """A mark that a start finds goes, unless it names this very job; one that is left while it waits stays too."""
     settings = Settings(runs_dir=run_dir.path.parent, run_name=run_dir.path.name)
     configuration = Configuration(settings, Allocation(), {})
     plan = plan_start(run_dir, configuration)
     CancelMark(job_id="1", host=None, pid=None, time="before").leave(run_dir)
     with Run(run_dir, plan):
         assert not run_dir.cancel_mark.exists()
+    mine = CancelMark(job_id="local-5", host=None, pid=None, time="while torch was loaded")
+    mine.leave(run_dir)
+    with Run(run_dir, plan, owner=Owner.this_process("local-5")):
+        assert read_mark(run_dir) == mine
     late = CancelMark(job_id=None, host=None, pid=None, time="late")
     waiting = threading.Timer(0.3, late.leave, [run_dir])
     waiting.start()
