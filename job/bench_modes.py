@@ -17,7 +17,7 @@ from aae.networks import IMAGE_SIDE, AdversarialAutoencoder, Perceptron
 from job.data import Batches, load_training_images
 from job.graph import GraphedStep
 from job.phases import Phases
-from job.precision import use_precision
+from job.precision import set_determinism, use_precision
 from job.settings import Settings
 
 Step = Callable[[], object]
@@ -78,8 +78,7 @@ def _step(mode: Mode, settings: Settings, device: torch.device) -> Step:
 
 
 def _ours(settings: Settings, device: torch.device, *, cuda_graph: bool) -> Step:
-    torch.set_deterministic_debug_mode("error" if settings.deterministic else "default")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch types it wrongly
+    set_determinism(settings.deterministic)
     batches = Batches(load_training_images(settings), settings.batch_size, settings.seed, device)
     model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim).to(device)
     train: Callable[[Tensor], Tensor] = Phases(model, settings, device).step

@@ -1,6 +1,7 @@
-"""The networks in the precision of the matrix products, beside the weights that Adam moves."""
+"""How torch multiplies, and the networks in the precision of the products, beside the weights that Adam moves."""
 
 import copy
+import os
 
 import torch
 from torch import Tensor
@@ -25,6 +26,15 @@ def use_precision(precision: str, device: torch.device) -> str | None:
     elif precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "this CPU has no bfloat16 products: torch emulates them, several times slower than float32"
     return None
+
+
+def set_determinism(deterministic: bool) -> None:
+    """Let torch take deterministic algorithms only, or any."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+    # Says the same as use_deterministic_algorithms(), which also loads the compiler: two seconds of every start.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
+    # Filling fresh memory guards against reading it before writing, which no kernel used here does; it costs a pass.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch types it wrongly
 
 
 class Working:

@@ -1,7 +1,6 @@
 """One segment of a run, from the claim to an orderly end: the only place where the parts are put together."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -122,12 +121,12 @@ class Run:
 
         from job import checkpoint
         from job.data import Batches, load_training_images
-        from job.precision import use_precision
+        from job.precision import set_determinism, use_precision
         from job.trainer import Trainer
 
         settings = self.settings
         torch.set_num_threads(settings.num_threads or 1)
-        _set_determinism(settings.deterministic)
+        set_determinism(settings.deterministic)
         device = choose_device(settings.device)
         slow = use_precision(settings.precision, device)
         self._heartbeat.status = self._heartbeat.status.model_copy(update={"device": device_name(device)})
@@ -270,13 +269,3 @@ class Run:
         )
         for reason, message in inexactness(state, settings, device.type) if state else []:
             self.warn(reason, message)
-
-
-def _set_determinism(deterministic: bool) -> None:
-    import torch
-
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
-    # Says the same as use_deterministic_algorithms(), which also loads the compiler: two seconds of every start.
-    torch.set_deterministic_debug_mode("error" if deterministic else "default")
-    # Filling fresh memory guards against reading it before writing, which no kernel used here does; it costs a pass.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch types it wrongly
