@@ -38,32 +38,39 @@ class Perceptron(nn.Module):
 class Encoder(Perceptron):
     """Q: images (B, X) in [0, 1] -> codes (B, Z)."""
 
-    def __init__(self, latent_dim: int, hidden_dim: int) -> None:
-        super().__init__(NUM_PIXELS, hidden_dim, latent_dim, AUTOENCODER_DROPOUT)
+    def __init__(self, latent_dim: int, hidden_dim: int, dropout: float = AUTOENCODER_DROPOUT) -> None:
+        super().__init__(NUM_PIXELS, hidden_dim, latent_dim, dropout)
 
 
 class Decoder(Perceptron):
     """P: codes (B, Z) -> logits of pixels (B, X); their sigmoid is the image, 1 = ink."""
 
-    def __init__(self, latent_dim: int, hidden_dim: int) -> None:
-        super().__init__(latent_dim, hidden_dim, NUM_PIXELS, AUTOENCODER_DROPOUT)
+    def __init__(self, latent_dim: int, hidden_dim: int, dropout: float = AUTOENCODER_DROPOUT) -> None:
+        super().__init__(latent_dim, hidden_dim, NUM_PIXELS, dropout)
 
 
 class Discriminator(Perceptron):
     """D: codes (B, Z) -> logits (B, 1) that a code was drawn from the prior."""
 
-    def __init__(self, latent_dim: int, hidden_dim: int) -> None:
-        super().__init__(latent_dim, hidden_dim, 1, DISCRIMINATOR_DROPOUT)
+    def __init__(self, latent_dim: int, hidden_dim: int, dropout: float = DISCRIMINATOR_DROPOUT) -> None:
+        super().__init__(latent_dim, hidden_dim, 1, dropout)
 
 
 class AdversarialAutoencoder(nn.Module):
     """The three networks under one name, so that their weights are `encoder.*`, `decoder.*`, `discriminator.*`."""
 
-    def __init__(self, latent_dim: int, hidden_dim: int) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        hidden_dim: int,
+        *,
+        autoencoder_dropout: float = AUTOENCODER_DROPOUT,
+        discriminator_dropout: float = DISCRIMINATOR_DROPOUT,
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder(latent_dim, hidden_dim)
-        self.decoder = Decoder(latent_dim, hidden_dim)
-        self.discriminator = Discriminator(latent_dim, hidden_dim)
+        self.encoder = Encoder(latent_dim, hidden_dim, autoencoder_dropout)
+        self.decoder = Decoder(latent_dim, hidden_dim, autoencoder_dropout)
+        self.discriminator = Discriminator(latent_dim, hidden_dim, discriminator_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct images: (B, X) in [0, 1] -> (B, X) in [0, 1]."""

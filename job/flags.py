@@ -10,7 +10,7 @@ from job.sources import FIELDS, Configuration, flag, nearest, read_configuration
 
 def add_settings(parser: argparse.ArgumentParser, fields: tuple[str, ...] = tuple(FIELDS)) -> None:
     """Add a flag for each setting, and --env-file."""
-    group = parser.add_argument_group("settings (flag > environment > env file > default)")
+    group = parser.add_argument_group("settings (flag > environment > env file > recipe > default)")
     group.add_argument("--env-file", type=Path, metavar="FILE", help="file with AAE_NAME=value lines")
     for name in fields:
         field = FIELDS[name]

@@ -51,7 +51,8 @@ class GraphedStep:
         self._images = images.clone()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # Other threads may use the GPU meanwhile, as an evaluation does.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._readings = self._step(self._images)
         except RuntimeError as error:
             self._can_record = False

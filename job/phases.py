@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aae.backprop import backward, first_layer, forward, loss_and_gradient
+from aae.adam import Adam
+from aae.backprop import add_gradient_penalty, backward, first_layer, forward, loss_and_gradient
 from aae.losses import discriminator_loss, generator_loss, reconstruction_loss
 from aae.networks import AdversarialAutoencoder
 from aae.prior import sample_prior
-from job.adam import Adam
 from job.precision import Working
 from job.settings import Settings
 
@@ -17,8 +17,18 @@ from job.settings import Settings
 READINGS = ("reconstruction_loss", "discriminator_loss", "generator_loss", "d_prior", "d_code", "d_accuracy")
 
 
+def new_model(settings: Settings) -> AdversarialAutoencoder:
+    """The networks that the settings describe, on the CPU, with weights drawn from torch's random state."""
+    return AdversarialAutoencoder(
+        settings.latent_dim,
+        settings.hidden_dim,
+        autoencoder_dropout=settings.autoencoder_dropout,
+        discriminator_dropout=settings.discriminator_dropout,
+    )
+
+
 class Phases:
-    """The three updates of a step, with the lecture's four Adams."""
+    """The three updates of a step, with the lecture's four Adams, at the rates of `set_rates`."""
 
     def __init__(self, model: AdversarialAutoencoder, settings: Settings, device: torch.device) -> None:
         self.model = model
@@ -26,16 +36,30 @@ class Phases:
         own = next(model.parameters()).dtype
         self._working = Working(model, torch.bfloat16 if settings.precision == "bfloat16" else own)
 
-        def adam(name: str, lr: float) -> Adam:
+        def adam(name: str, eps: float = 1e-8) -> Adam:
             # The meta device, on which tests run a step, has no fused kernel.
-            return Adam(getattr(model, name).parameters(), lr, fused=device.type in ("cpu", "cuda"))
+            return Adam(getattr(model, name).parameters(), eps=eps, fused=device.type in ("cpu", "cuda"))
 
         self._optimizers = {
-            "decoder": adam("decoder", settings.decoder_lr),
-            "encoder": adam("encoder", settings.encoder_lr),
-            "generator": adam("encoder", settings.generator_lr),
-            "discriminator": adam("discriminator", settings.discriminator_lr),
+            "decoder": adam("decoder"),
+            "encoder": adam("encoder"),
+            "generator": adam("encoder", settings.generator_eps),
+            "discriminator": adam("discriminator"),
         }
+        self._full_rates = {name: getattr(settings, f"{name}_lr") for name in self._optimizers}
+        self._rates: dict[str, float | Tensor] = dict(self._full_rates)
+        if settings.lr_schedule != "constant" and device.type == "cuda":
+            # A recorded graph would keep a number for ever; a tensor it reads anew.
+            self._rates = {name: torch.tensor(lr, device=device) for name, lr in self._full_rates.items()}
+
+    def set_rates(self, factor: float) -> None:
+        """Take the settings' learning rates times a factor from the next step on."""
+        for name, full in self._full_rates.items():
+            rate = self._rates[name]
+            if isinstance(rate, Tensor):
+                rate.fill_(full * factor)
+            else:
+                self._rates[name] = full * factor
 
     @torch.no_grad()
     def step(self, images: Tensor) -> Tensor:
@@ -60,6 +84,9 @@ class Phases:
         logits, telling = forward(discriminator, torch.cat((prior.to(x.dtype), codes)))  # (2B, 1): both at once
         discrimination, g = loss_and_gradient(lambda out: discriminator_loss(*out.chunk(2)), logits, full)
         backward(discriminator, telling, g, gradients["discriminator"])
+        if self._settings.r1_penalty:
+            weight = self._settings.r1_penalty * self._settings.prior_std**2  # so that it means the same at every scale
+            add_gradient_penalty(discriminator, telling, len(x), weight, gradients["discriminator"])
         self._update("discriminator", "discriminator")
         d_prior, d_code = logits.to(full).chunk(2)
 
@@ -76,7 +103,7 @@ class Phases:
         return torch.stack([reconstruction, discrimination, generation, *probabilities, accuracy])
 
     def _update(self, optimizer: str, network: str) -> None:
-        self._optimizers[optimizer].step(self._working.full_gradients(network))
+        self._optimizers[optimizer].step(self._working.full_gradients(network), self._rates[optimizer])
         self._working.follow(network)
 
     @property

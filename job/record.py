@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from job.errors import UsageError
 from job.machine import versions
 from job.rundir import RunDir
-from job.settings import Settings
+from job.settings import TOTAL, Settings
 from job.sources import Configuration, variable
 from job.status import read_status
 
@@ -130,19 +130,22 @@ def _plan(run_dir: RunDir, record: Record, settings: Settings, *, is_changed: bo
             "or take another AAE_RUN_NAME"
         )
     is_finished = status is not None and status.state == "finished" and run_dir.final_summary.is_file()
+    ended_early = settings.stop_when_saturated and status is not None and status.reason == "saturated"
     return Plan(
         record=record,
         settings=settings,
         is_changed=is_changed,
-        is_finished=is_finished and steps_done == settings.total_steps,
+        is_finished=is_finished and (ended_early or steps_done == settings.total_steps),
     )
 
 
 def _settings_on_resume(run_dir: RunDir, stored: Settings, wanted: Settings) -> Settings:
+    before = stored.model_dump(mode="json")
     differences = [
-        f"  {variable(name)} is {stored.fixed[name]} in {run_dir.settings_file.name}, now {value}"
+        f"  {variable(name)} is {before[name]} in {run_dir.settings_file.name}, now {value}"
+        + ("; the learning rates fall over the whole run, so its length makes the weights" if name in TOTAL else "")
         for name, value in wanted.fixed.items()
-        if value != stored.fixed[name]
+        if value != before[name]
     ]
     if differences:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Where settings come from: flags, then the environment, then an env file, then the defaults."""
+"""Where settings come from: flags, then the environment, then an env file, then the recipe, then the defaults."""
 
 import difflib
 import os
@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from job.allocation import Allocation
 from job.errors import SettingsError
+from job.recipes import RECIPES
 from job.settings import Settings
 
 PREFIX = "AAE_"
@@ -27,7 +28,7 @@ FIELDS: dict[str, FieldInfo] = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """Validated settings, and for each one where its value came from: default, env-file, environment or flag."""
+    """Validated settings, and for each one where its value came from: default, recipe, env-file, environment or flag."""
 
     settings: Settings
     allocation: Allocation
@@ -94,11 +95,13 @@ def read_configuration(
             mistakes.append(f"--env-file {env_file}: no such file; give the path of a file with AAE_NAME=value lines")
     mistakes += _unknown_names(environment, "environment") + _unknown_names(in_file, "env-file")
 
-    layers = {
+    layers: dict[str, Mapping[str, Any]] = {
         "env-file": _read_variables(in_file),
         "environment": _read_variables(environment),
         "flag": {k: None if v == "none" else v for k, v in (flags or {}).items()},
     }
+    recipe = next((layer["recipe"] for layer in reversed(layers.values()) if "recipe" in layer), None)
+    layers = {"recipe": RECIPES.get(recipe, {}) if recipe else {}, **layers}
     values: dict[str, Any] = {}
     sources = dict.fromkeys(FIELDS, "default")
     for source, layer in layers.items():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aae.backprop import backward, dropout_masks, first_layer, forward, loss_and_gradient
+from aae.backprop import add_gradient_penalty, backward, dropout_masks, first_layer, forward, loss_and_gradient
 from aae.networks import Perceptron
 
 
@@ -34,6 +34,32 @@ def test_both_passes_equal_autograd(rate: float) -> None:
         (outputs, value, input_gradient, *gradients), (expected, loss, *expected_gradients), strict=True
     ):
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_the_gradient_penalty_equals_autograds_second_derivatives(rate: float) -> None:
+    """R1 over the first inputs of a pass, with its dropout masks, added to what was there."""
+    torch.manual_seed(0)
+    network = Perceptron(3, 33, 1, rate).double()
+    inputs = torch.randn(10, 3, dtype=torch.float64)
+
+    torch.manual_seed(1)
+    masks = dropout_masks(torch.empty(10, 33, dtype=torch.float64), 2, rate) if rate else torch.ones(2, 10, 33)
+    real = inputs[:6].clone().requires_grad_()
+    hidden1 = F.relu(network.hidden1(real) * masks[0][:6])
+    outputs = network.output(F.relu(network.hidden2(hidden1) * masks[1][:6]))
+    (slope,) = torch.autograd.grad(outputs.sum(), real, create_graph=True)
+    penalty = 0.7 / 2 * slope.square().sum(1).mean()
+    expected = torch.autograd.grad(penalty, list(network.parameters()), allow_unused=True)
+
+    with torch.no_grad():
+        torch.manual_seed(1)
+        _, of = forward(network, inputs)
+        gradients = [torch.ones_like(p) for p in network.parameters()]
+        add_gradient_penalty(network, of, 6, 0.7, gradients)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        added = torch.zeros_like(ours) if theirs is None else theirs
+        torch.testing.assert_close(ours - 1, added, rtol=1e-9, atol=1e-12)
 
 
 def test_a_known_first_layer_saves_its_product_only() -> None:

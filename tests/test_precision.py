@@ -74,7 +74,7 @@ def test_every_call_trains_once_on_its_own_images(records: bool, monkeypatch: py
     static: list[Tensor] = []
 
     @contextmanager
-    def graph(_: Graph) -> Iterator[None]:
+    def graph(_: Graph, capture_error_mode: str) -> Iterator[None]:
         nonlocal recording
         recording = True
         try:

@@ -93,6 +93,7 @@ def test_every_setting_is_fixed_free_or_part_of_the_total() -> None:
     assert set(Settings().fixed) == {
         *("dataset", "latent_dim", "hidden_dim", "prior_std", "batch_size", "seed", "precision", "deterministic"),
         *("encoder_lr", "decoder_lr", "generator_lr", "discriminator_lr"),
+        *("lr_schedule", "autoencoder_dropout", "discriminator_dropout", "r1_penalty", "ema_decay", "generator_eps"),
     }
 
 
@@ -110,6 +111,20 @@ OTHER_VALUES: dict[str, object] = {
     "lattice_every_steps": 5,
     "lattice_size": 6,
     "lattice_extent": 2.5,
+    "lattice_mode": "quantile",
+    "recipe": "tuned",
+    "evaluate_every_steps": 50,
+    "stop_when_saturated": True,
+    "saturation_windows": 9,
+    "saturation_confirmations": 4,
+    "saturation_slope_percent": 0.4,
+    "saturation_trend_p": 0.02,
+    "saturation_loss_band": 0.02,
+    "saturation_output_band": 0.04,
+    "saturation_energy": 0.004,
+    "saturation_c2st": 0.54,
+    "saturation_winning": 0.7,
+    "saturation_collapse": 0.2,
     "epochs": 31,
     "max_steps": 5000,
     "dataset": "mnist",
@@ -124,6 +139,12 @@ OTHER_VALUES: dict[str, object] = {
     "decoder_lr": 1e-3,
     "generator_lr": 1e-3,
     "discriminator_lr": 1e-3,
+    "lr_schedule": "cosine",
+    "generator_eps": 1e-4,
+    "r1_penalty": 0.5,
+    "autoencoder_dropout": 0.1,
+    "discriminator_dropout": 0.1,
+    "ema_decay": 0.99,
 }
 
 

@@ -9,14 +9,14 @@ from torch.optim.adam import adam
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015) with torch's default betas and epsilon, by torch's own functional form.
+    """Adam (Kingma and Ba, 2015) with torch's default betas, by torch's own functional form.
 
     `fused` takes one kernel for all parameters, which the CPU and CUDA have.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, *, fused: bool) -> None:
+    def __init__(self, parameters: Iterable[Tensor], *, eps: float = 1e-8, fused: bool) -> None:
         self.parameters = list(parameters)
-        self._lr = lr
+        self._eps = eps
         self._fused = fused
         self._means = [torch.zeros_like(p) for p in self.parameters]
         self._squares = [torch.zeros_like(p) for p in self.parameters]
@@ -24,8 +24,8 @@ class Adam:
         self._steps = [torch.zeros((), device=p.device if fused else "cpu") for p in self.parameters]
 
     @torch.no_grad()
-    def step(self, gradients: list[Tensor]) -> None:
-        """Move the parameters by one step, given a gradient for each."""
+    def step(self, gradients: list[Tensor], lr: float | Tensor) -> None:
+        """Move the parameters by one step, given a gradient for each; a recorded CUDA graph reads the rate from a tensor."""
         adam(
             self.parameters,
             gradients,
@@ -37,9 +37,9 @@ class Adam:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self._lr,
+            lr=lr,
             weight_decay=0.0,
-            eps=1e-8,
+            eps=self._eps,
             maximize=False,
         )
 
