@@ -1,10 +1,11 @@
 """The lattice of decoded codes: one picture that is a map of the latent plane.
 
-Row = second coordinate, +extent at the top; column = first coordinate, -extent at the left; further coordinates 0.
+Row = second coordinate, largest at the top; column = first coordinate, smallest at the left; further coordinates 0.
 Dark ink on white.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,16 +13,43 @@ from torch import Tensor
 from aae.networks import IMAGE_SIDE, Decoder
 
 
-def lattice_codes(size: int, extent: float, latent_dim: int) -> Tensor:
-    """Codes (size * size, latent_dim) of the lattice's cells, row by row from the top left, in even steps with both ends.
+@dataclass(frozen=True)
+class Lattice:
+    """Which codes are decoded: `size` a side, in a plane of the latent space.
 
-    A lattice of one cell holds the origin.
+    Mode `unit`: even steps from -extent to +extent, both included (the lecture's, with extent 1). Mode `quantile`: each cell
+    holds the same mass of the prior N(0, prior_std^2) and is shown at its median, so that the picture has all of it.
     """
-    axis = torch.linspace(-extent, extent, size) if size > 1 else torch.zeros(1)
-    codes = torch.zeros(size, size, latent_dim)
-    codes[..., 0] = axis
-    codes[..., 1] = axis.flip(0)[:, None]
-    return codes.reshape(size * size, latent_dim)
+
+    size: int
+    extent: float
+    mode: str
+    latent_dim: int
+    prior_std: float
+
+    def axis(self) -> Tensor:
+        """The coordinates (size,) of the columns, rising; a lattice of one cell holds the origin."""
+        if self.mode == "quantile":
+            shares = (torch.arange(self.size, dtype=torch.float64) + 0.5) / self.size
+            medians: Tensor = torch.special.ndtri(shares) * self.prior_std
+            return medians.float()
+        return torch.linspace(-self.extent, self.extent, self.size) if self.size > 1 else torch.zeros(1)
+
+    def codes(self) -> Tensor:
+        """The codes (size * size, latent_dim) of the cells, row by row from the top left."""
+        axis = self.axis()
+        codes = torch.zeros(self.size, self.size, self.latent_dim)
+        codes[..., 0] = axis
+        codes[..., 1] = axis.flip(0)[:, None]
+        return codes.reshape(self.size * self.size, self.latent_dim)
+
+    def texts(self) -> dict[str, str]:
+        """What a picture says of itself: the outermost coordinate, the dimensions, the mode, and the plane if there are more."""
+        extent = self.extent if self.mode == "unit" else round(float(self.axis()[-1]), 6)
+        texts = {"extent": str(extent), "latent_dim": str(self.latent_dim), "mode": self.mode}
+        if self.latent_dim > 2:
+            texts["plane"] = "column: coordinate 1, row: coordinate 2, all others 0"
+        return texts
 
 
 @torch.no_grad()

@@ -6,6 +6,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from aae.lattice import Lattice, decode_picture
+from aae.networks import Decoder
+from job.settings import Settings
+
 
 def png(picture: Tensor, texts: dict[str, str]) -> bytes:
     """Encode an uint8 picture (rows, columns) as an 8-bit grey PNG with text fields; the same bytes every time."""
@@ -17,6 +21,17 @@ def png(picture: Tensor, texts: dict[str, str]) -> bytes:
     return file.getvalue()
 
 
-def lattice_png(picture: Tensor, *, step: int, extent: float, latent_dim: int) -> bytes:
-    """A lattice with even steps over +-extent as a PNG; it names neither run nor time, so equal lattices are equal files."""
-    return png(picture, {"step": str(step), "extent": str(extent), "latent_dim": str(latent_dim), "mode": "unit"})
+def lattice_of(settings: Settings) -> Lattice:
+    """The lattice that a run draws."""
+    return Lattice(
+        size=settings.lattice_size,
+        extent=settings.lattice_extent,
+        mode=settings.lattice_mode,
+        latent_dim=settings.latent_dim,
+        prior_std=settings.prior_std,
+    )
+
+
+def lattice_png(decoder: Decoder, lattice: Lattice, step: int) -> bytes:
+    """A decoded lattice as a PNG; it names neither run nor time, so equal lattices are equal files."""
+    return png(decode_picture(decoder, lattice.codes()), {"step": str(step), **lattice.texts()})

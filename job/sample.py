@@ -1,18 +1,18 @@
 """`aae-job sample`: pictures of decoded codes from a run's newest weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from aae.lattice import decode_picture, lattice_codes
+from aae.lattice import decode_picture
 from aae.networks import AdversarialAutoencoder
 from aae.prior import sample_prior
 from job.checkpoint import read_checkpoint
 from job.errors import CheckpointError, UsageError
 from job.final import decode_weights
-from job.pictures import lattice_png, png
+from job.pictures import lattice_of, lattice_png, png
 from job.record import read_record, recorded_settings
 from job.rundir import RunDir
 from job.settings import Settings
@@ -48,17 +48,15 @@ def newest_weights(run_dir: RunDir) -> Weights:
         except (CheckpointError, OSError):
             continue
         model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim)
-        model.load_state_dict(state["model"])
+        model.load_state_dict(state["model"] | state.get("average", {}))
         return Weights(model.eval(), step, settings)
     raise UsageError(f"{run_dir.path} has no weights yet: neither final/ nor a checkpoint that can be read")
 
 
-def lattice_of(weights: Weights, size: int | None, extent: float | None) -> bytes:
-    """A lattice as a PNG, by default of the run's own size and extent."""
-    size, extent = size or weights.settings.lattice_size, extent or weights.settings.lattice_extent
-    codes = lattice_codes(size, extent, weights.settings.latent_dim)
-    picture = decode_picture(weights.model.decoder, codes)
-    return lattice_png(picture, step=weights.step, extent=extent, latent_dim=weights.settings.latent_dim)
+def sample_lattice(weights: Weights, **changes: Any) -> bytes:
+    """A lattice as a PNG: the run's own, but for `changes` (size, extent, mode) that are not None."""
+    chosen = {name: value for name, value in changes.items() if value is not None}
+    return lattice_png(weights.model.decoder, replace(lattice_of(weights.settings), **chosen), weights.step)
 
 
 def random_samples(weights: Weights, num_samples: int, seed: int) -> bytes:

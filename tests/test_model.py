@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aae.lattice import decode_picture, lattice_codes
+from aae.lattice import Lattice, decode_picture
 from aae.losses import discriminator_loss, generator_loss, reconstruction_loss
 from aae.networks import AdversarialAutoencoder, Decoder, Perceptron
 from aae.prior import sample_prior
@@ -95,11 +95,11 @@ def test_the_prior_is_gaussian_of_the_given_std() -> None:
 
 def test_the_lattice_is_a_map_of_the_latent_plane() -> None:
     """Row = second coordinate with +extent on top, column = first with -extent on the left, the rest 0, even steps."""
-    codes = lattice_codes(5, 2.0, 4).view(5, 5, 4)
+    codes = Lattice(5, 2.0, "unit", 4, 1.0).codes().view(5, 5, 4)
     assert codes[0, 0].tolist() == [-2, 2, 0, 0]
     assert codes[4, 4].tolist() == [2, -2, 0, 0]
     assert codes[1, 3].tolist() == [1, 1, 0, 0]
-    assert lattice_codes(1, 2.0, 2).tolist() == [[0, 0]]
+    assert Lattice(1, 2.0, "unit", 2, 1.0).codes().tolist() == [[0, 0]]
 
 
 class _Corners(Decoder):
@@ -113,7 +113,7 @@ class _Corners(Decoder):
 
 def test_the_picture_has_dark_ink_on_white_in_the_maps_order() -> None:
     """Each cell of the picture is the decoded code of its place: 0 where the decoder says ink, 255 where paper."""
-    picture = decode_picture(_Corners(2, 4), lattice_codes(3, 1.0, 2))
+    picture = decode_picture(_Corners(2, 4), Lattice(3, 1.0, "unit", 2, 1.0).codes())
     assert picture.shape == (84, 84)
     assert picture[0, 56 + 0] == 0  # top right: first coordinate +1
     assert picture[0, 0] == 255  # top left: first coordinate -1
@@ -123,14 +123,33 @@ def test_the_picture_has_dark_ink_on_white_in_the_maps_order() -> None:
     assert (decode_picture(_Corners(2, 4), torch.zeros(3, 2))[28:, 28:] == 255).all()  # no fourth code: white
 
 
+def test_a_quantile_lattice_holds_the_same_mass_in_each_cell() -> None:
+    """Its coordinates are the medians of slices of equal mass, in the prior's scale; what it shows is written down."""
+    lattice = Lattice(10, 1.0, "quantile", 3, 5.0)
+    axis = lattice.axis()
+    torch.testing.assert_close(torch.special.ndtr(axis / 5), (torch.arange(10) + 0.5) / 10)
+    codes = lattice.codes().view(10, 10, 3)
+    assert torch.equal(codes[3, :, 0], axis)
+    assert torch.equal(codes[:, 3, 1], axis.flip(0))
+    assert (codes[..., 2] == 0).all()
+    assert lattice.texts() == {
+        "extent": "8.224268",
+        "latent_dim": "3",
+        "mode": "quantile",
+        "plane": "column: coordinate 1, row: coordinate 2, all others 0",
+    }
+    assert Lattice(10, 1.5, "unit", 2, 5.0).texts() == {"extent": "1.5", "latent_dim": "2", "mode": "unit"}
+
+
 def test_drawing_touches_neither_the_random_state_nor_the_mode() -> None:
     """A lattice may be drawn at any time without changing training; equal pictures are equal files."""
     decoder = Decoder(2, 16)
     before = torch.get_rng_state()
-    pictures = [decode_picture(decoder, lattice_codes(4, 1.0, 2)) for _ in range(2)]
+    lattice = Lattice(4, 1.0, "unit", 2, 1.0)
+    picture = decode_picture(decoder, lattice.codes())
     assert torch.equal(before, torch.get_rng_state())
     assert decoder.training
-    files = [lattice_png(p, step=7, extent=1.0, latent_dim=2) for p in pictures]
+    files = [lattice_png(decoder, lattice, 7) for _ in range(2)]
     assert files[0] == files[1]
     with Image.open(io.BytesIO(files[0])) as image:
-        assert list(image.get_flattened_data()) == pictures[0].flatten().tolist()
+        assert list(image.get_flattened_data()) == picture.flatten().tolist()
