@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aae.lattice import lattice_codes
+from aae.lattice import Lattice
 from aae.lecture import train_as_the_lecture
 from aae.networks import IMAGE_SIDE, AdversarialAutoencoder, Perceptron
-from job.data import Batches, load_training_images
+from job.data import Batches, load_images
 from job.graph import GraphedStep
-from job.phases import Phases
+from job.phases import Phases, new_model
 from job.precision import set_determinism, use_precision
 from job.settings import Settings
 
@@ -79,8 +79,8 @@ def _step(mode: Mode, settings: Settings, device: torch.device) -> Step:
 
 def _ours(settings: Settings, device: torch.device, *, cuda_graph: bool) -> Step:
     set_determinism(settings.deterministic)
-    batches = Batches(load_training_images(settings), settings.batch_size, settings.seed, device)
-    model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim).to(device)
+    batches = Batches(load_images(settings, train=True).pixels, settings.batch_size, settings.seed, device)
+    model = new_model(settings).to(device)
     train: Callable[[Tensor], Tensor] = Phases(model, settings, device).step
     if cuda_graph:
         train = GraphedStep(train, device, _refuse)
@@ -107,7 +107,7 @@ class AsLoaded(Dataset[tuple[Tensor, int]]):
     def __init__(self, settings: Settings, device: torch.device) -> None:
         from torchvision.transforms import ToTensor
 
-        self._images = load_training_images(settings).view(-1, IMAGE_SIDE, IMAGE_SIDE).numpy()
+        self._images = load_images(settings, train=True).pixels.view(-1, IMAGE_SIDE, IMAGE_SIDE).numpy()
         self._to_tensor = ToTensor()
         self._device = device
 
@@ -126,7 +126,7 @@ def notebook_picture(model: AdversarialAutoencoder, settings: Settings) -> Calla
     canvas = FigureCanvasAgg(Figure(figsize=(10, 10)))
     axes = canvas.figure.subplots(10, 10).flatten()
     device = next(model.parameters()).device
-    codes = lattice_codes(10, settings.lattice_extent, settings.latent_dim).to(device)
+    codes = Lattice(10, settings.lattice_extent, "unit", settings.latent_dim, settings.prior_std).codes().to(device)
 
     @torch.no_grad()
     def draw() -> None:

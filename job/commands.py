@@ -48,24 +48,62 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument("--random", type=_count, metavar="N", help="decode N samples of the prior instead of a lattice")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the prior samples [0]")
     parser.add_argument("--size", type=_count, metavar="N", help="codes on each side of the lattice [the run's]")
-    parser.add_argument("--extent", type=_extent, metavar="X", help="outermost coordinate of the lattice [the run's]")
+    parser.add_argument(
+        "--extent", type=_extent, metavar="X", help="outermost coordinate of a `unit` lattice [the run's]"
+    )
+    parser.add_argument(
+        "--mode", choices=("unit", "quantile"), help="even steps, or equal prior mass a cell [the run's]"
+    )
     options = parser.parse_args(arguments)
     run_dir: RunDir = options.run
     if not options.out.absolute().parent.is_dir():
         raise UsageError(f"--out {options.out}: there is no folder {options.out.absolute().parent}")
 
-    from job.sample import lattice_of, newest_weights, random_samples
+    if options.extent is not None and options.mode == "quantile":
+        raise UsageError(
+            f"--extent {options.extent}: a `quantile` lattice covers the whole prior; leave one of the two out"
+        )
+    mode = "unit" if options.extent is not None else options.mode
+
+    from job.sample import newest_weights, random_samples, sample_lattice
 
     weights = newest_weights(run_dir)
     if options.random is not None:
         content, what = random_samples(weights, options.random, options.seed), f"{options.random} prior samples"
     else:
-        content, what = lattice_of(weights, options.size, options.extent), "lattice"
+        content, what = sample_lattice(weights, size=options.size, extent=options.extent, mode=mode), "lattice"
     try:
         options.out.write_bytes(content)
     except OSError as error:
         raise UsageError(f"--out {options.out} cannot be written: {error}") from error
     print(f"{what} of step {weights.step:,}: {options.out}")
+    return EXIT_FINISHED
+
+
+def evaluate(arguments: list[str]) -> int:
+    """measures a run's newest weights on held-out data; prints, and writes evaluations/step-....json"""
+    parser = Parser(
+        "aae-job evaluate",
+        "Measures a run's newest weights on all held-out images: reconstruction, distance of the codes from the prior, what\n"
+        "the codes know of the classes, balance of the classes in samples. Prints, and writes evaluations/step-....json.",
+        "aae-job evaluate digits-2d-seed0-44136fa3",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "--parzen", action="store_true", help="estimate the log-likelihood too, by the paper's protocol"
+    )
+    parser.add_argument("--json", action="store_true", help="print the JSON that is written")
+    options = parser.parse_args(arguments)
+    run_dir: RunDir = options.run
+
+    from job.evaluation import encoded
+    from job.scores import evaluate_run, lines_of
+
+    settings, found = evaluate_run(run_dir, parzen=options.parzen)
+    if options.json:
+        print(encoded(found).decode(), end="")
+    else:
+        print("\n".join([*lines_of(settings, found), f"  written            {run_dir.evaluation_file(found['step'])}"]))
     return EXIT_FINISHED
 
 
@@ -172,6 +210,7 @@ def events_schema(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "fetch": fetch,
+    "evaluate": evaluate,
     "sample": sample,
     "verify": verify,
     "verify-resume": verify_resume,

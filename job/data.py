@@ -1,5 +1,6 @@
 """The data set, whole on the device as uint8; the batch at step n is a function of (seed, n)."""
 
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aae.networks import NUM_PIXELS
-from job.datasets import NUM_TRAINING_IMAGES, TORCHVISION_CLASS
+from job.datasets import NUM_HELD_OUT_IMAGES, NUM_TRAINING_IMAGES, TORCHVISION_CLASS
 from job.errors import AaeError, UsageError
 from job.settings import Settings
 
@@ -28,22 +29,42 @@ def fetch(dataset: str, data_dir: Path) -> Path:
     return data_dir / name
 
 
-def load_training_images(settings: Settings) -> Tensor:
-    """The training images as uint8 (N, 784), 255 = ink; raises UsageError if their number is not the data set's."""
+@dataclass(frozen=True)
+class Images:
+    """Images as uint8 (N, 784), 255 = ink, and their classes as int64 (N,), 0 to 9."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+def load_images(settings: Settings, *, train: bool) -> Images:
+    """The training images, or those held out: MNIST's test images, of `digits` its last 2,000.
+
+    Raises UsageError if their number is not the data set's.
+    """
+    num_train, num_held_out = NUM_TRAINING_IMAGES[settings.dataset], NUM_HELD_OUT_IMAGES[settings.dataset]
     if settings.dataset == "digits":
         with files("job").joinpath("digits", "digits.npz").open("rb") as file, np.load(file) as arrays:
-            images = torch.from_numpy(arrays["images"][: NUM_TRAINING_IMAGES["digits"]])
+            part = slice(0, num_train) if train else slice(num_train, None)
+            pixels, labels = torch.from_numpy(arrays["images"][part]), torch.from_numpy(arrays["labels"][part])
     else:
         import torchvision
 
-        images = getattr(torchvision.datasets, TORCHVISION_CLASS[settings.dataset])(settings.data_dir, train=True).data
-    expected = NUM_TRAINING_IMAGES[settings.dataset]
-    if len(images) != expected:
+        found = getattr(torchvision.datasets, TORCHVISION_CLASS[settings.dataset])(settings.data_dir, train=train)
+        pixels, labels = found.data, found.targets
+    expected = num_train if train else num_held_out
+    if len(pixels) != expected:
         raise UsageError(
-            f"AAE_DATASET={settings.dataset}: {len(images)} training images in {settings.data_dir}, expected {expected}; "
-            "remove the folder and fetch it again"
+            f"AAE_DATASET={settings.dataset}: {len(pixels)} {'training' if train else 'test'} images in "
+            f"{settings.data_dir}, expected {expected}; remove the folder and fetch it again"
         )
-    return images.reshape(expected, NUM_PIXELS)
+    return Images(pixels.reshape(expected, NUM_PIXELS), labels.long())
+
+
+def held_out_sample(images: Images, size: int) -> Tensor:
+    """The same `size` images (size, 784) every time, at random from all of them: neighbours are of the same writer."""
+    chosen = torch.randperm(len(images.pixels), generator=torch.Generator().manual_seed(0))[:size]
+    return images.pixels[chosen]
 
 
 class Batches:

@@ -8,6 +8,7 @@ from job.errors import UsageError
 Dataset = Literal["digits", "mnist", "fashion-mnist", "kmnist"]
 
 NUM_TRAINING_IMAGES: dict[str, int] = {"digits": 10_000, "mnist": 60_000, "fashion-mnist": 60_000, "kmnist": 60_000}
+NUM_HELD_OUT_IMAGES: dict[str, int] = {"digits": 2_000, "mnist": 10_000, "fashion-mnist": 10_000, "kmnist": 10_000}
 
 # Class in torchvision.datasets; its folder below the root has the same name. `digits` is embedded in this package.
 TORCHVISION_CLASS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -18,7 +19,8 @@ def check_dataset(dataset: str, data_dir: Path) -> None:
     if dataset not in TORCHVISION_CLASS:
         return
     raw = data_dir / TORCHVISION_CLASS[dataset] / "raw"
-    missing = [name for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte") if not (raw / name).is_file()]
+    names = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+    missing = [name for name in names if not (raw / name).is_file()]
     if missing:
         raise UsageError(
             f"AAE_DATASET={dataset}: no {' and no '.join(missing)} in {raw}; set AAE_DATA_DIR to where they are, or type "

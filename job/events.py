@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+Verdict = Literal["not_yet", "saturated", "discriminator_winning", "false_saturation", "collapsed"]
 StopReason = Literal["time_limit", "preemption", "requeue", "cancel", "interrupt", "terminated"]
 
 
@@ -95,8 +96,75 @@ class Stopped(Event):
     reason: StopReason = Field(description="Why.")
 
 
+class Saturation(Event):
+    """The verdict on saturation has changed at the end of a window; the numbers that caused it are of held-out images."""
+
+    event: Literal["saturation"]
+    verdict: Verdict = Field(description="What it is now; see Saturation.")
+    previous: Verdict = Field(description="What it was before.")
+    reason: str = Field(description="Why, in words.")
+    reconstruction_bce: float = Field(description="As in `evaluation`.")
+    reconstruction_slope_percent: float = Field(
+        description="Theil and Sen's slope over the last windows, times their number, in per cent of their median."
+    )
+    reconstruction_trend_p: float = Field(
+        description="Probability of so clear a fall by chance: Mann and Kendall's test, one-sided, over the same windows."
+    )
+    discriminator_loss: float = Field(description="As in `step`, but in eval mode; nats.")
+    d_accuracy: float = Field(ge=0, le=1, description="As in `step`, but in eval mode.")
+    d_prior: float = Field(ge=0, le=1, description="As in `step`, but in eval mode.")
+    d_code: float = Field(ge=0, le=1, description="As in `step`, but in eval mode.")
+    energy_distance: float = Field(description="As in `evaluation`.")
+    energy_distance_q99: float = Field(description="As in `evaluation`.")
+    c2st_accuracy: float = Field(ge=0, le=1, description="As in `evaluation`.")
+    smallest_eigenvalue: float = Field(description="The first of code_cov_eigenvalues, as in `evaluation`.")
+
+
+class Evaluated(Event):
+    """These weights on held-out images, in eval mode: in a run at most 2,000, without what needs labels or samples."""
+
+    event: Literal["evaluation"]
+    reconstruction_bce: float = Field(description="Mean binary cross entropy a pixel, nats; lower is better.")
+    reconstruction_mse: float = Field(ge=0, description="Mean squared error a pixel, of pixels in [0, 1].")
+    energy_distance: float = Field(
+        description="2 E d(x,y) - E d(x,x') - E d(y,y') of codes x and prior samples y, in the prior's std; 0 if they match "
+        "(Szekely and Rizzo, 2013); unbiased, so it may be below 0."
+    )
+    energy_distance_q99: float = Field(
+        description="What it stays below in 99 % of cases if they match: the null band, from the eigenvalues of the centred "
+        "distances (Gretton et al., 2009)."
+    )
+    c2st_accuracy: float = Field(
+        ge=0,
+        le=1,
+        description="Share of codes and prior samples that a small classifier, trained afresh on others of them, tells right; "
+        "0.5 if they match (Lopez-Paz and Oquab, 2017).",
+    )
+    code_mean: list[float] = Field(description="Mean of the codes in each dimension, in units of the prior's std; 0s.")
+    code_cov_eigenvalues: list[float] = Field(
+        description="Eigenvalues of the codes' covariance in rising order, in units of the prior's variance; 1s."
+    )
+    empty_cells: int | None = Field(
+        description="Cells without a code of the 10 x 10 grid of Phi(z), which hold equal mass of the prior; two dimensions."
+    )
+    knn10_accuracy: float | None = Field(
+        description="Share of held-out codes whose class is the commonest of the 10 nearest codes of training images."
+    )
+    linear_probe_accuracy: float | None = Field(
+        description="Share of held-out codes whose class a logistic regression on the codes of training images gets right."
+    )
+    class_share: list[float] | None = Field(
+        description="Share of 10,000 decoded prior samples that a classifier trained on the data set gives to each class."
+    )
+    parzen_log_likelihood: float | None = Field(
+        description="Mean log-likelihood of the test images, nats, under Gaussian kernels on 10,000 decoded prior samples "
+        "(Goodfellow et al., 2014; Makhzani et al., 2015)."
+    )
+    parzen_stderr: float | None = Field(description="Its standard error: standard deviation / sqrt(number of images).")
+
+
 class Finished(Event):
-    """The run has reached its total; `final/` is whole."""
+    """The run has reached its total, or has been ended as saturated; `final/` is whole."""
 
     event: Literal["finished"]
     elapsed_s: float = Field(ge=0, description="Seconds of training, over all segments.")
@@ -126,12 +194,25 @@ class Warned(Event):
 
 
 AnyEvent = Annotated[
-    Started | Resumed | Step | Lattice | Checkpoint | Signal | Stopped | Finished | Failed | Warned,
+    Started
+    | Resumed
+    | Step
+    | Lattice
+    | Checkpoint
+    | Signal
+    | Stopped
+    | Saturation
+    | Evaluated
+    | Finished
+    | Failed
+    | Warned,
     Field(discriminator="event"),
 ]
 EVENTS: dict[str, type[Event]] = {
     get_args(model.model_fields["event"].annotation)[0]: model for model in get_args(get_args(AnyEvent)[0])
 }
+# What an evaluation holds, also as a file.
+EVALUATION_KEYS = ("step", *(name for name in Evaluated.model_fields if name not in Event.model_fields))
 ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
 
 

@@ -10,7 +10,7 @@ from aae.networks import AdversarialAutoencoder
 from job.bench import Bench, Measured, modes_for, table
 from job.bench_modes import AsLoaded, Mode, Products, notebook_picture
 from job.commands import bench
-from job.data import load_training_images
+from job.data import load_images
 from job.phases import Phases
 from job.settings import Settings
 
@@ -32,7 +32,7 @@ def test_the_lectures_data_are_the_same_images() -> None:
     """One by one through PIL and ToTensor come the numbers that this project makes of the whole batch."""
     settings = Settings()
     image, _ = AsLoaded(settings, CPU)[7]
-    assert torch.equal(image.flatten(), load_training_images(settings)[7].float() / 255)
+    assert torch.equal(image.flatten(), load_images(settings, train=True).pixels[7].float() / 255)
 
 
 def test_the_notebooks_picture_shows_a_hundred_codes() -> None:

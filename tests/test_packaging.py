@@ -37,7 +37,7 @@ def test_the_embedded_digits_are_whole_with_their_notice() -> None:
     assert "LeCun" in files("job").joinpath("digits", "NOTICE").read_text()
 
 
-@pytest.mark.parametrize("command", [[], ["fetch"], ["sample"], ["verify"], ["events-schema"]])
+@pytest.mark.parametrize("command", [[], ["fetch"], ["evaluate"], ["sample"], ["verify"], ["events-schema"]])
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     """--help shows what to type."""
     shown = subprocess.run(
