@@ -3,7 +3,7 @@
 import shlex
 import sys
 
-from job.commandline import Parser, run_command
+from job.commandline import Parser, printable, run_command
 from job.commands import COMMANDS
 from job.datasets import check_dataset
 from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE
@@ -12,7 +12,9 @@ from job.flags import add_settings, read_configuration_from
 from job.record import plan_start
 from job.run import Run
 from job.rundir import RunDir
+from job.settings import Settings
 from job.signals import SignalStop
+from job.status import read_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,8 +33,8 @@ def train(arguments: list[str]) -> int:
     run_dir = RunDir(settings.run_dir)
     plan = plan_start(run_dir, configuration)
     if plan.is_finished:
-        print(f"finished already: {run_dir.path.name}, {settings.total_steps:,} steps")
-        _tell_results(run_dir, settings.total_steps)
+        print(f"finished already: {run_dir.path.name}")
+        _tell_results(run_dir, settings)
         return EXIT_FINISHED
     stop = SignalStop()
     print(f"run {run_dir.path}")
@@ -42,8 +44,8 @@ def train(arguments: list[str]) -> int:
         if reason is not None:
             return _leave(run, stop, reason)
         run.finish()
-    print(f"finished: {settings.total_steps:,} steps, {_duration(run.trainer.elapsed_s)} of training")
-    _tell_results(run_dir, settings.total_steps)
+    print(f"finished: {run.trainer.step:,} steps, {_duration(run.trainer.elapsed_s)} of training")
+    _tell_results(run_dir, settings)
     return EXIT_FINISHED
 
 
@@ -70,16 +72,24 @@ def _leave(run: Run, stop: SignalStop, reason: StopReason) -> int:
     return exit_code
 
 
-def _tell_results(run_dir: RunDir, total_steps: int) -> None:
+def _tell_results(run_dir: RunDir, settings: Settings) -> None:
     name = shlex.quote(str(run_dir.path))
-    print(
-        f"  lattice  {run_dir.final_lattice}\n"
-        f"  weights  {run_dir.final_weights}\n"
-        f"  log      {run_dir.events_file}\n"
-        "next:\n"
-        f"  aae-job sample {name} --random 100 --out samples.png\n"
-        f"  aae-job --max-steps {2 * total_steps}    with the same settings goes on from here"
-    )
+    status = read_status(run_dir)
+    lines = [
+        f"  verdict  {printable(status.verdict or '') if status is not None else ''}",
+        f"  lattice  {run_dir.final_lattice}",
+        f"  curves   {run_dir.final_curves}",
+        f"  weights  {run_dir.final_weights}",
+        f"  log      {run_dir.events_file}",
+        "next:",
+        f"  aae-job evaluate {name}",
+        f"  aae-job sample {name} --random 100 --out samples.png",
+    ]
+    if status is not None and status.reason == "saturated":
+        lines.append("  aae-job --stop-when-saturated false    with the same settings goes on to the total")
+    elif settings.lr_schedule == "constant":
+        lines.append(f"  aae-job --max-steps {2 * settings.total_steps}    with the same settings goes on from here")
+    print("\n".join(lines))
 
 
 def _duration(seconds: float) -> str:

@@ -23,6 +23,7 @@ from job.status import read_status
 # How a segment ended: a reason to stop, an end of its own, or what became of it.
 Cause = Literal[
     "finished",
+    "saturated",
     "time_limit",
     "preemption",
     "requeue",

@@ -43,3 +43,8 @@ def run_command(prog: str, command: Callable[[list[str]], int], arguments: list[
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN, which becomes a RunDir."""
     parser.add_argument("run", type=find_run, metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
+
+
+def printable(text: str) -> str:
+    """Foreign text with everything escaped that could steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import safetensors.torch
 from torch import nn
 
 from aae.networks import AdversarialAutoencoder
+from job.curves import draw_curves
 from job.rundir import RunDir
 from job.settings import Settings
 from job.status import now
@@ -16,10 +19,23 @@ from job.trainer import Trainer
 FORMAT = 1
 
 
-def write_final(run_dir: RunDir, trainer: Trainer, segments: int) -> None:
-    """Write the folder, or raise OSError and leave none."""
-    weights = encode_weights(trainer.model, trainer.settings, trainer.step)
-    lattice = trainer.lattice()
+def final_curves(run_dir: RunDir, warn: Callable[[str, str], None]) -> bytes | None:
+    """The curves up to now, None and a warning if they cannot be drawn: a picture must not cost a run its end."""
+    try:
+        return draw_curves(run_dir)
+    except Exception as error:
+        warn("no_curves", f"curves.png could not be drawn: {type(error).__name__}: {error}")
+        return None
+
+
+def write_final(run_dir: RunDir, trainer: Trainer, segments: int, curves: bytes | None) -> None:
+    """Write the folder, or raise OSError and leave none; `curves` are left out if they are None."""
+    contents = {
+        run_dir.final_weights.name: encode_weights(trainer.model, trainer.settings, trainer.step),
+        run_dir.final_lattice.name: trainer.lattice(),
+        **({run_dir.final_curves.name: curves} if curves is not None else {}),
+    }
+    detector = trainer.monitor.detector
     summary = {
         "format": FORMAT,
         "run": run_dir.path.name,
@@ -28,15 +44,13 @@ def write_final(run_dir: RunDir, trainer: Trainer, segments: int) -> None:
         "elapsed_s": round(trainer.elapsed_s, 3),
         "segments": segments,
         "last_step_record": trainer.last_record,
-        "sha256": {
-            run_dir.final_weights.name: hashlib.sha256(weights).hexdigest(),
-            run_dir.final_lattice.name: hashlib.sha256(lattice).hexdigest(),
-        },
+        "saturation": asdict(detector.judgement) if detector.judgement is not None else None,
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
-    trainer.make_room(len(weights) + len(lattice))
+    trainer.saver.make_room(sum(map(len, contents.values())))
     with run_dir.replacing_folder(run_dir.final) as folder:
-        run_dir.replace(folder / run_dir.final_weights.name, weights)
-        run_dir.replace(folder / run_dir.final_lattice.name, lattice)
+        for name, content in contents.items():
+            run_dir.replace(folder / name, content)
         run_dir.replace(folder / run_dir.final_summary.name, (json.dumps(summary, indent=1) + "\n").encode())
 
 

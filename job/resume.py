@@ -30,15 +30,16 @@ def look_back(run_dir: RunDir, before: Status | None, number: int, now: Owner, s
     What a killed segment did after its last record and heartbeat is not known, so what is lost may be a little more.
     """
     how = _how_it_ended(read_segment(run_dir, number), now)
-    records = last_records(run_dir.events_file, 1)
+    records = last_records(run_dir.events_file, 3)
     if not records:
         return Past(how, 0, 0.0)
-    last = records[0]
     from_step = state["step"] if state else 0
-    steps_lost = max(last["step"], before.step if before else 0) - from_step
+    # An evaluation, and the verdict that it changes, are of an earlier step than records before them.
+    done = max(record["step"] for record in records if record["segment"] == records[-1]["segment"])
+    steps_lost = max(done, before.step if before else 0) - from_step
     if steps_lost <= 0:
         return Past(how, 0, 0.0)
-    lived_until = _seconds(last["time"])
+    lived_until = _seconds(records[-1]["time"])
     if before is not None and before.state == "running":
         lived_until = max(lived_until, _seconds(before.updated_at))
     # Done again is what the last segment to train did since it began, or since a checkpoint that it made.
@@ -60,8 +61,8 @@ def _how_it_ended(previous: Segment | None, now: Owner) -> str:
         return "left no record"
     if previous.cause in ("exception", "out_of_memory", "hopeless", "refused"):
         return f"failed ({previous.cause})"
-    if previous.cause == "finished":
-        return "finished"
+    if previous.cause in ("finished", "saturated"):
+        return previous.cause
     if previous.cause not in (None, "killed"):
         return f"stopped ({previous.cause})"
     if previous.cause is None and previous.owner.is_earlier_start(now):

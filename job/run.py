@@ -57,6 +57,7 @@ class Run:
         self._allowance = allowance
         self._tell = tell
         self._outbox: Outbox
+        self._close_trainer: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         mark = read_mark(self.run_dir)
@@ -120,7 +121,8 @@ class Run:
         import torch
 
         from job import checkpoint
-        from job.data import Batches, load_training_images
+        from job.data import Batches, held_out_sample, load_images
+        from job.monitor import NUM_IMAGES
         from job.precision import set_determinism, use_precision
         from job.trainer import Trainer
 
@@ -130,8 +132,10 @@ class Run:
         device = choose_device(settings.device)
         slow = use_precision(settings.precision, device)
         self._heartbeat.status = self._heartbeat.status.model_copy(update={"device": device_name(device)})
-        batches = Batches(load_training_images(settings), settings.batch_size, settings.seed, device)
-        self.trainer = Trainer(settings, batches, device, self.run_dir, self._outbox, self.log)
+        batches = Batches(load_images(settings, train=True).pixels, settings.batch_size, settings.seed, device)
+        held_out = held_out_sample(load_images(settings, train=False), NUM_IMAGES)
+        self.trainer = Trainer(settings, batches, held_out, device, self.run_dir, self._outbox, self.log)
+        self._close_trainer = self.trainer.close
         known_step = max(
             (self._before.checkpoint_step if self._before else None) or 0,
             (self._previous.from_step if self._previous else None) or 0,
@@ -160,7 +164,7 @@ class Run:
         def ask() -> StopReason | None:
             if self._heartbeat.error is not None:
                 raise self._heartbeat.error
-            if self._heartbeat.status.checkpoint_step != self.trainer.saved_step:
+            if self._heartbeat.status.checkpoint_step != self.trainer.saver.saved_step:
                 with contextlib.suppress(OSError):
                     self._heartbeat.write()
             reason = stop()
@@ -172,12 +176,20 @@ class Run:
 
     def finish(self) -> None:
         """Write `final/`, `finished` and the verdict; raises HopelessError if the disk does not take them."""
-        from job.final import write_final
+        from job.final import final_curves, write_final
 
-        left = f"all {self.trainer.step} steps are done and saved"
-        patiently(lambda: write_final(self.run_dir, self.trainer, self._claim.number), self.run_dir, left)
-        self.log.write("finished", step=self.trainer.step, elapsed_s=round(self.trainer.elapsed_s, 3))
-        self._end("finished", "finished", f"finished all {self.trainer.step} steps", EXIT_FINISHED, left)
+        step, total_steps = self.trainer.step, self.settings.total_steps
+        left = f"all {step} steps are done and saved"
+        curves = final_curves(self.run_dir, self.warn)
+        if curves is not None:
+            self._outbox.put(self.run_dir.relative(self.run_dir.curves), curves)
+        patiently(lambda: write_final(self.run_dir, self.trainer, self._claim.number, curves), self.run_dir, left)
+        self.log.write("finished", step=step, elapsed_s=round(self.trainer.elapsed_s, 3))
+        words = self.trainer.monitor.detector.words
+        if step < total_steps:
+            self._end("finished", "saturated", f"ended at step {step} of {total_steps}, {words}", EXIT_FINISHED, left)
+        else:
+            self._end("finished", "finished", f"finished all {step} steps; {words}", EXIT_FINISHED, left)
 
     def leave(self, reason: StopReason, verdict: str, exit_code: int) -> None:
         """Write `stopped` and leave the run waiting, or cancelled; everything has been saved by `train`.
@@ -198,7 +210,7 @@ class Run:
         if self._allowance is None:
             return None
         last = self._claim.segment.model_copy(update={"cause": cause})
-        return used_up(self.run_dir, self._claim.number, last, self.trainer.saved_step or 0, self._allowance)
+        return used_up(self.run_dir, self._claim.number, last, self.trainer.saver.saved_step or 0, self._allowance)
 
     def warn(self, reason: str, message: str) -> None:
         """Tell the user and the log of something that training goes on in spite of."""
@@ -206,6 +218,7 @@ class Run:
         self.log.write("warning", step=self.trainer.step, reason=reason, message=message)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._close_trainer()
         if isinstance(error, TakenOverError):
             self._heartbeat.end()
             return
@@ -228,7 +241,7 @@ class Run:
     def _end(self, state: State, cause: Cause, verdict: str, exit_code: int, left: str) -> None:
         def write() -> None:
             with contextlib.suppress(OSError):  # there may be enough all the same
-                self.trainer.make_room(0)
+                self.trainer.saver.make_room(0)
             self._outbox.flush()
             self._heartbeat.write(state=state, reason=cause, verdict=verdict, exit_code=exit_code, eta_s=None)
             self._claim.note(cause=cause)

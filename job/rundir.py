@@ -56,6 +56,14 @@ class RunDir:
         return self.path / "lattices"
 
     @property
+    def curves(self) -> Path:
+        return self.path / "curves.png"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations"
+
+    @property
     def latest_lattice(self) -> Path:
         return self.lattices / "latest.png"
 
@@ -70,6 +78,10 @@ class RunDir:
     @property
     def final_lattice(self) -> Path:
         return self.final / "lattice.png"
+
+    @property
+    def final_curves(self) -> Path:
+        return self.final / "curves.png"
 
     @property
     def final_summary(self) -> Path:
@@ -91,6 +103,9 @@ class RunDir:
 
     def lattice_file(self, step: int) -> Path:
         return self.lattices / (STEP_NAME.format(step) + ".png")
+
+    def evaluation_file(self, step: int) -> Path:
+        return self.evaluations / (STEP_NAME.format(step) + ".json")
 
     def relative(self, path: Path) -> str:
         """A path below the run directory as it is written in records: a run may be moved."""
@@ -162,7 +177,7 @@ class RunDir:
 
     def clear_temporaries(self) -> None:
         """Remove what killed writers left behind. Only the run's writer may call this."""
-        for folder in (self.path, self.checkpoints, self.lattices, self.claim_file(1).parent):
+        for folder in (self.path, self.checkpoints, self.lattices, self.evaluations, self.claim_file(1).parent):
             for stale in folder.glob(".*.tmp"):
                 if stale.is_dir():
                     shutil.rmtree(stale, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from job.errors import AaeError
+from job.events import Verdict
 from job.machine import peak_memory_bytes
 from job.rundir import FULL, RunDir
 
@@ -26,7 +27,8 @@ def now() -> str:
 class Status(BaseModel):
     """The content of status.json.
 
-    `reason` is one word for programs, `verdict` a sentence for people; `step` and `checkpoint_step` count optimiser
+    `reason` is one word for programs, `verdict` a sentence for people, while training about saturation, then about the end;
+    `saturation` is that verdict in one word, null before training; `step` and `checkpoint_step` count optimiser
     steps, done and saved; `eta_s` is in seconds, null when unknown. `peak_memory_bytes` is the most main memory that the
     process has held; `crash` tells the story of the error that ended the last segment, null if none did.
     """
@@ -35,6 +37,7 @@ class Status(BaseModel):
 
     state: State
     reason: str | None = None
+    saturation: Verdict | None = None
     verdict: str | None = None
     exit_code: int | None = None
     step: int = 0

@@ -1,6 +1,5 @@
-"""The training loop: step, log, draw, save, stop at a step border."""
+"""The training loop: step, log, draw, measure, save, stop at a step border."""
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -8,42 +7,48 @@ from typing import Any
 
 import torch
 
-from aae.lattice import decode_picture, lattice_codes
 from aae.networks import AdversarialAutoencoder
-from job.checkpoint import make_room, prune, save_checkpoint
+from job.average import Average
+from job.curves import CurveDrawing
 from job.data import Batches
 from job.errors import HopelessError
 from job.eventlog import EventLog
 from job.events import StopReason
 from job.graph import GraphedStep
 from job.machine import versions
+from job.monitor import Monitor
 from job.outbox import Outbox
-from job.patience import patiently
-from job.phases import READINGS, Phases
-from job.pictures import lattice_png
+from job.phases import READINGS, Phases, new_model
+from job.pictures import lattice_of, lattice_png
 from job.rundir import RunDir
+from job.saving import Saver
 from job.settings import Settings
 
 Stop = Callable[[], StopReason | None]
 
-SMALL_BYTES = 2**18  # what names, log lines and the status may take
 RETRY_S = 10.0  # between two attempts to save while training goes on
 
 
 class Trainer:
     """All state of a run in training, and the loop over it.
 
-    Between two log records nothing is read from the device: the readings of the steps add up there.
+    Between two log records nothing is read from the device: the readings of the steps add up there. `held_out` are the
+    images (N, 784) to measure on.
     """
 
     def __init__(
-        self, settings: Settings, batches: Batches, device: torch.device, run_dir: RunDir, outbox: Outbox, log: EventLog
+        self,
+        settings: Settings,
+        batches: Batches,
+        held_out: torch.Tensor,
+        device: torch.device,
+        run_dir: RunDir,
+        outbox: Outbox,
+        log: EventLog,
     ) -> None:
         self.settings = settings
         self.step = 0
         self.last_record: dict[str, Any] = {}
-        self.saved_step: int | None = None
-        self.save_s = 0.0  # what the last save took
         self.observe: Callable[[Trainer], None] = lambda _: None
         self._device = device
         self._batches = batches
@@ -52,61 +57,100 @@ class Trainer:
         self._log = log
         torch.manual_seed(settings.seed)
         # Built on the CPU, so that every device starts from the same weights.
-        self.model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim).to(device)
-        self._phases = Phases(self.model, settings, device)
+        model = new_model(settings).to(device)
+        self._phases = Phases(model, settings, device)
         self._step = self._phases.step
         if settings.cuda_graph:
             self._step = GraphedStep(self._phases.step, device, self._warn_without_graph)
+        self._average = Average(model, settings.ema_decay)
         self._window = torch.zeros(len(READINGS), dtype=torch.float64, device=device)  # sums since the last record
         self._window_steps = 0
         self._elapsed_before_s = 0.0
         self._began: float | None = None
         self._first = self._logged = (0, 0.0)  # (step, elapsed_s) when this process began, and at the last record
         self._next_save_s = settings.checkpoint_every_s
-        self._fails = False  # whether the last attempt to save did
-        self._num_bytes = self._phases.num_bytes + 2**17  # and what the archive adds
+        self.monitor = Monitor(settings, model, held_out.to(device), run_dir, outbox, log)
+        num_bytes = self._phases.num_bytes + self._average.num_bytes + 2**17  # and what the archive adds
+        self.saver = Saver(run_dir, outbox, log, settings.keep_checkpoints, num_bytes)
+        self._curves = CurveDrawing(run_dir, outbox)
+
+    @property
+    def model(self) -> AdversarialAutoencoder:
+        """The weights that are drawn, measured and kept."""
+        return self._average.model
 
     @property
     def elapsed_s(self) -> float:
         """Seconds of training, over all segments."""
         return self._elapsed_before_s + (time.perf_counter() - self._began if self._began is not None else 0.0)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train: the total is reached, or the run ends here as saturated."""
+        return self.step >= self.settings.total_steps or self.monitor.is_over(self.step)
+
     def progress(self) -> dict[str, Any]:
-        """What status.json tells: step, checkpoint_step, and eta_s at this process's mean speed, None before a step."""
+        """What status.json tells of training; eta_s is at this process's mean speed, None before a step."""
         first_step, first_s = self._first
         step, eta_s = self.step, None
         if step > first_step:
             eta_s = round((self.settings.total_steps - step) * (self.elapsed_s - first_s) / (step - first_step), 1)
-        return {"step": step, "checkpoint_step": self.saved_step, "eta_s": eta_s}
+        detector = self.monitor.detector
+        return {
+            "step": step,
+            "checkpoint_step": self.saver.saved_step,
+            "eta_s": eta_s,
+            "saturation": detector.verdict,
+            "verdict": detector.words,
+        }
 
     def train(self, stop: Stop) -> StopReason | None:
-        """Train to the total (None) or until `stop` answers a reason at a step border; then everything is saved.
+        """Train until the run is over (None) or until `stop` answers a reason at a step border; then everything is saved.
 
         May be called again to go on. Raises HopelessError on a non-finite loss or a disk that stays full.
         """
         reason = None
         self._began = time.perf_counter()
         try:
-            while self.step < self.settings.total_steps and (reason := stop()) is None:
+            while not self.is_over and (reason := stop()) is None:
                 self._advance()
                 self.observe(self)
-            self._save_patiently()
+            self._settle()
+            self.saver.save_patiently(self.step, self.state)
         finally:
             self._elapsed_before_s = self.elapsed_s
             self._began = None
         return reason
 
+    def close(self) -> None:
+        """End what works beside the loop."""
+        self.monitor.close()
+        self._curves.close()
+
     def _advance(self) -> None:
+        settings = self.settings
+        if settings.lr_schedule == "cosine":
+            # Loshchilov and Hutter, 2017, without restarts.
+            self._phases.set_rates(0.5 * (1 + math.cos(math.pi * self.step / settings.total_steps)))
         self._window += self._step(self._batches.at(self.step + 1))
         self._window_steps += 1
         self.step += 1
-        if self.step % self.settings.log_every_steps == 0:
+        self._average.follow(self.step)
+        if self.step % settings.log_every_steps == 0:
             self._log_step()
-        if self.step % self.settings.lattice_every_steps == 0:
+        self.monitor.after(self.step, self.model)
+        if self.step % settings.lattice_every_steps == 0:
             self._draw_lattice()
-        every_steps = self.settings.checkpoint_every_steps
+        every_steps = settings.checkpoint_every_steps
         if self.elapsed_s >= self._next_save_s or (every_steps and self.step % every_steps == 0):
-            self._save_or_warn()
+            self._settle()
+            is_saved = self.saver.save_or_warn(self.step, self.state)
+            self._next_save_s = self.elapsed_s + (settings.checkpoint_every_s if is_saved else RETRY_S)
+
+    def _settle(self) -> None:
+        """Have ready what is due up to this step, and see to it that what is not finite replaces no good checkpoint."""
+        self._read_window()
+        self.monitor.settle()
 
     def _warn_without_graph(self, message: str) -> None:
         self._log.write("warning", step=self.step, reason="no_cuda_graph", message=message)
@@ -142,10 +186,7 @@ class Trainer:
 
     def lattice(self) -> bytes:
         """The lattice of this step, as a PNG."""
-        settings = self.settings
-        codes = lattice_codes(settings.lattice_size, settings.lattice_extent, settings.latent_dim)
-        picture = decode_picture(self.model.decoder, codes)
-        return lattice_png(picture, step=self.step, extent=settings.lattice_extent, latent_dim=settings.latent_dim)
+        return lattice_png(self.model.decoder, lattice_of(self.settings), self.step)
 
     def _draw_lattice(self) -> None:
         content = self.lattice()
@@ -153,69 +194,7 @@ class Trainer:
         self._outbox.put(path, content)
         self._outbox.put(self._run_dir.relative(self._run_dir.latest_lattice), content)
         self._log.write("lattice", step=self.step, file=path)
-
-    def save(self) -> None:
-        """Save a checkpoint at this step unless there is one; raises OSError if the disk refuses.
-
-        What is due up to this step is on disk before the checkpoint is, or carried in it.
-        """
-        if self.step in (0, self.saved_step):
-            return
-        began = time.perf_counter()
-        self._read_window()  # what is not finite must not replace a good checkpoint
-        self._outbox.drain()
-        if not self._outbox.items:
-            self._outbox.sync()
-        state = self.state()
-        self.make_room(self._num_bytes)
-        saved = save_checkpoint(self._run_dir, self.step, state)
-        self.saved_step = self.step
-        self.save_s = time.perf_counter() - began
-        self._log.write(
-            "checkpoint",
-            step=self.step,
-            file=self._run_dir.relative(saved.path),
-            sha256=saved.sha256,
-            size_bytes=saved.size_bytes,
-            seconds=round(self.save_s, 3),
-        )
-        with contextlib.suppress(OSError):  # the next save tries again
-            prune(self._run_dir, self.settings.keep_checkpoints, self.step)
-
-    def _save_or_warn(self) -> None:
-        """Save, or train on without: there is a good checkpoint, and room may come back. Not if the whole run is gone."""
-        try:
-            self.save()
-        except OSError as error:
-            self._next_save_s = self.elapsed_s + RETRY_S
-            if not self._run_dir.path.exists():
-                self._save_patiently()
-            elif not self._fails:
-                self._fails = True
-                message = f"no checkpoint at step {self.step}: {error}; training goes on, and saves as soon as it can"
-                self._log.write("warning", step=self.step, reason="save_failed", message=message)
-        else:
-            self._fails = False
-            self._next_save_s = self.elapsed_s + self.settings.checkpoint_every_s
-
-    def _save_patiently(self) -> None:
-        """Save all that is due up to this step; raises HopelessError if the disk does not take it within a minute."""
-
-        def save() -> None:
-            self.save()
-            with contextlib.suppress(OSError):  # there may be enough all the same
-                self.make_room(0)
-            self._outbox.flush()
-
-        patiently(save, self._run_dir, f"the newest checkpoint is of step {self.saved_step or 0}")
-
-    def make_room(self, num_bytes: int) -> None:
-        """See to it that so much can be written beside all that is due, if need be by removing older checkpoints.
-
-        Raises OSError if it cannot.
-        """
-        pending = sum(len(item.content) for item in self._outbox.items)
-        make_room(self._run_dir, num_bytes + pending + SMALL_BYTES, self.saved_step or 0)
+        self._curves.refresh()
 
     def state(self) -> dict[str, Any]:
         """All that a later process needs to go on bit for bit, in terms that `torch.load(weights_only=True)` reads."""
@@ -224,6 +203,8 @@ class Trainer:
             rng["cuda"] = torch.cuda.get_rng_state(self._device)
         return {
             **self._phases.state_dict(),
+            "average": self._average.state_dict(),
+            "detector": self.monitor.detector.state_dict(),
             "rng": rng,
             "window": self._window,
             "window_steps": self._window_steps,
@@ -238,9 +219,12 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
-        self.step = self.saved_step = state["step"]
+        """Go on from a checkpoint's state; one of an older version has neither averages nor a detector."""
+        self.step = self.saver.saved_step = state["step"]
         self._phases.load_state_dict(state)
+        self._average.load_state_dict(state.get("average", {}))
+        if "detector" in state:
+            self.monitor.detector.load_state_dict(state["detector"])
         torch.set_rng_state(state["rng"]["cpu"])
         if self._device.type == "cuda" and "cuda" in state["rng"]:
             torch.cuda.set_rng_state(state["rng"]["cuda"], self._device)

@@ -18,7 +18,13 @@ def collect_run(run_dir: RunDir, out: Path) -> str:
     """Copy into out/<run>, replacing what an earlier collect put there; returns a line that says what was copied."""
     folder = out / run_dir.path.name
     folder.mkdir(parents=True, exist_ok=True)
-    files = [run_dir.settings_file, *sorted(run_dir.lattices.glob("step-*.png")), *sorted(run_dir.final.glob("*"))]
+    files = [
+        run_dir.settings_file,
+        *run_dir.path.glob("curves.png"),
+        *sorted(run_dir.lattices.glob("step-*.png")),
+        *sorted(run_dir.evaluations.glob("step-*.json")),
+        *sorted(run_dir.final.glob("*")),
+    ]
     for source in files:
         target = folder / run_dir.relative(source)
         target.parent.mkdir(exist_ok=True)

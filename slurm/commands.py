@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from job.commandline import Parser, add_run
+from job.commandline import Parser, add_run, printable
 from job.errors import UsageError
 from job.rundir import RunDir, default_runs_dir, find_run
 
@@ -119,7 +119,7 @@ def status(arguments: list[str]) -> int:
                 columns.append(f"{_duration(kept.eta_s)} left, heartbeat {heartbeat_age_s(kept):.0f} s ago")
             columns += [f"job {one.job_id}"] if one.job_id else []
             columns += [one.note] if one.note else []
-            columns += [printable(kept.verdict)] if kept.verdict and one.state != "running" else []
+            columns += [printable(kept.verdict)] if kept.verdict else []
             print("  ".join(columns))
         if not shown:
             print(f"no runs in {default_runs_dir().absolute()}")
@@ -180,11 +180,6 @@ def collect(arguments: list[str]) -> int:
     for run_dir in options.runs:
         print(collect_run(run_dir, options.out))
     return 0
-
-
-def printable(text: str) -> str:
-    """Foreign text with everything escaped that could steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _all_runs() -> list[RunDir]:

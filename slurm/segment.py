@@ -98,7 +98,7 @@ def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -
 
     def time_is_up() -> bool:
         # What a save has cost so far, several times over, and a step or two.
-        return end is not None and time.time() > end - max(10.0, 5 + 3 * run.trainer.save_s)
+        return end is not None and time.time() > end - max(10.0, 5 + 3 * run.trainer.saver.save_s)
 
     stop.time_is_up = time_is_up
     while True:

@@ -30,7 +30,9 @@ def test_a_run_leaves_all_that_the_run_directory_promises(small_job: Job) -> Non
     """One command ends with exit code 0, whole results and every due record and picture."""
     assert small_job.run() == 0, small_job.output
     run_dir = small_job.run_dir
-    assert sorted(p.name for p in run_dir.final.iterdir()) == ["lattice.png", "summary.json", "weights.safetensors"]
+    assert sorted(p.name for p in run_dir.final.iterdir()) == [
+        *("curves.png", "lattice.png", "summary.json", "weights.safetensors")
+    ]
     assert [r["step"] for r in small_job.events("step")] == list(range(7, TOTAL + 1, 7))
     assert [r["step"] for r in small_job.events("lattice")] == list(range(100, TOTAL + 1, 100))
     assert len(list(run_dir.checkpoints.iterdir())) == 3
