@@ -3,6 +3,7 @@
 `python -m job.curves RUN` writes the picture to stdout.
 """
 
+import contextlib
 import io
 import math
 import os
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PAUSE = 50  # a picture is begun no sooner than this many times the time that the last one took
-FIRST_S = 20.0  # nor within so many seconds of the start
+FIRST_S = 20.0  # nor within so many seconds of the start, or of an attempt that failed
 MAX_POINTS = 2000  # of a line; more are not seen
 
 _COLOURS = {
@@ -155,15 +156,22 @@ class CurveDrawing:
         if self._process is not None and self._process.poll() is not None:
             self._take_over(self._process.returncode)
         if self._process is None and time.monotonic() >= self._next_s:
-            self._picture = tempfile.TemporaryFile()  # noqa: SIM115 - the process that is started writes there
             self._began_s = time.monotonic()
-            self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-m", "job.curves", str(self._run_dir.path)],
-                stdout=self._picture,
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the training process alone
-            )
+            self._next_s = self._began_s + FIRST_S
+            with contextlib.suppress(
+                OSError
+            ):  # no room for a temporary file or a process: training goes on, tried again later
+                self._begin()
+
+    def _begin(self) -> None:
+        self._picture = tempfile.TemporaryFile()  # noqa: SIM115 - the process that is started writes there
+        self._process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", "-m", "job.curves", str(self._run_dir.path)],
+            stdout=self._picture,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the training process alone
+        )
 
     def _take_over(self, exit_code: int) -> None:
         with self._picture:

@@ -1,5 +1,6 @@
 """Evaluations: in runs beside training, on demand by `aae-job evaluate`, and the end that saturation makes."""
 
+import errno
 import json
 import random
 import signal
@@ -247,6 +248,22 @@ def test_curves_are_kept_fresh_by_a_process_beside_the_run(tmp_path: Path, monke
     assert process.wait(60) == 0
     drawing.refresh()
     assert run_dir.curves.read_bytes().startswith(b"\x89PNG")
+    assert drawing._process is None
+    drawing.close()
+
+
+def test_curves_that_cannot_be_begun_do_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for a temporary file: training goes on, and the next attempt waits."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("job.curves.FIRST_S", 0.0)
+    run_dir = RunDir(tmp_path / "r")
+    run_dir.path.mkdir()
+    drawing = CurveDrawing(run_dir, Outbox(run_dir))
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    drawing.refresh()
     assert drawing._process is None
     drawing.close()
 
