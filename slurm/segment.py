@@ -105,7 +105,7 @@ def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -
         reason = run.train(stop)
         if reason is None:
             run.finish()
-            _say(f"finished: {run.settings.total_steps:,} steps; {run.run_dir.final}")
+            _say(f"finished: {run.trainer.step:,} steps; {run.run_dir.final}")
             return EXIT_FINISHED
         if stop.signal is not None:
             run.log.write("signal", step=run.trainer.step, signal=stop.signal.name)
