@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from jobs import TOTAL, Job, small_settings
 from PIL import Image
 
 from aae.networks import AdversarialAutoencoder
+from job.checkpoint import read_checkpoint
 from job.curves import CurveDrawing, draw_curves
 from job.data import held_out_sample, load_images
 from job.errors import HopelessError
@@ -94,7 +96,8 @@ def test_evaluations_survive_kills_and_come_before_the_checkpoints_that_follow_t
 
 def test_a_run_that_is_to_stop_when_saturated_stops_at_the_same_step_however_it_was_interrupted(tmp_path: Path) -> None:
     """Half a window after the one that makes the verdict, with whole results, and the same bytes after kills."""
-    whole = Job(tmp_path / "whole", small_settings(**LENIENT))
+    # Without a checkpoint on the way, which would bring the verdict earlier than it is due.
+    whole = Job(tmp_path / "whole", small_settings(**{**LENIENT, "checkpoint_every_steps": 10_000}))
     assert whole.run() == 0, whole.output
     status = whole.status()
     assert (status["state"], status["reason"], status["saturation"]) == ("finished", "saturated", "saturated")
@@ -145,6 +148,14 @@ def test_averages_and_a_falling_rate_resume_exactly(tmp_path: Path) -> None:
     assert cut.run() == 0, cut.output
     assert cut.traces() == whole.traces()
     assert "goes on from here" not in cut.output
+    before, middle, last = (read_checkpoint(whole.run_dir.checkpoint_file(step)) for step in (840, 880, TOTAL))
+    kept = safetensors.torch.load_file(whole.run_dir.final_weights)
+    name = "encoder.hidden1.weight"
+    assert torch.equal(kept[name], last["average"][name])
+    assert not torch.equal(kept[name], last["model"][name])
+    assert torch.equal(kept["discriminator.hidden1.weight"], last["model"]["discriminator.hidden1.weight"])
+    moved = [float((b["model"][name] - a["model"][name]).norm()) for a, b in pairwise((before, middle, last))]
+    assert moved[1] / (TOTAL - 880) < 0.4 * moved[0] / 40, "the rate does not fall"
 
 
 def test_evaluate_measures_everything_and_writes_it_down(small_job: Job) -> None:
@@ -192,19 +203,20 @@ def _model(scale: float) -> AdversarialAutoencoder:
 def test_an_evaluation_takes_nothing_from_the_random_state_and_repeats_itself() -> None:
     """The same weights and step: the same figures; another step: other samples of the prior."""
     images = held_out_sample(load_images(Settings(), train=False), 200)
+    model = _model(1)
     state = torch.get_rng_state()
-    first = evaluate(_model(1), images, Settings(), 7, 0.01)
-    assert evaluate(_model(1), images, Settings(), 7, 0.01) == first
-    assert evaluate(_model(1), images, Settings(), 8, 0.01)[0]["energy_distance"] != first[0]["energy_distance"]
-    torch.manual_seed(0)
-    assert torch.equal(state, torch.get_rng_state()) or torch.initial_seed() == 0
+    first = evaluate(model, images, Settings(), 7, 0.01)
+    assert evaluate(model, images, Settings(), 7, 0.01) == first
+    assert evaluate(model, images, Settings(), 8, 0.01)[0]["energy_distance"] != first[0]["energy_distance"]
+    assert torch.equal(state, torch.get_rng_state())
 
 
-def test_codes_that_are_no_numbers_end_the_run_with_a_verdict() -> None:
+@pytest.mark.parametrize("scale", [float("nan"), 1e30])
+def test_codes_that_are_no_numbers_end_the_run_with_a_verdict(scale: float) -> None:
     """Not with a traceback out of a library that does not like them."""
     images = held_out_sample(load_images(Settings(), train=False), 50)
     with pytest.raises(HopelessError, match="not finite numbers at step 3"):
-        evaluate(_model(float("nan")), images, Settings(), 3, 0.01)
+        evaluate(_model(scale), images, Settings(), 3, 0.01)
 
 
 def test_the_held_out_images_are_no_training_images() -> None:
@@ -213,7 +225,7 @@ def test_the_held_out_images_are_no_training_images() -> None:
     assert (len(train.pixels), len(held_out.pixels)) == (10_000, 2_000)
     seen = {row.numpy().tobytes() for row in train.pixels}
     assert sum(row.numpy().tobytes() in seen for row in held_out.pixels) == 0
-    assert held_out.labels[:5].tolist() == [1, 0, 2, 7, 7] or len(set(held_out.labels.tolist())) == 10
+    assert set(held_out.labels.tolist()) == set(range(10))
     assert torch.equal(held_out_sample(held_out, 100), held_out_sample(held_out, 100))
 
 
