@@ -6,6 +6,7 @@ cannot tell from the prior either. The verdict is a function of the last reading
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import median
@@ -74,10 +75,8 @@ class Detector:
 
     def read(self, reading: Reading) -> Judgement:
         """Take the reading of the next window."""
-        settings = self._settings
-        needed = settings.saturation_windows + settings.saturation_confirmations - 1
-        self.readings = [*self.readings, reading][-needed:]
-        self.judgement = judge(self.readings, settings)
+        self.readings = [*self.readings, reading][-windows_needed(self._settings) :]
+        self.judgement = judge(self.readings, self._settings)
         return self.judgement
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,6 +92,11 @@ class Detector:
         self.judgement = Judgement(**state["judgement"]) if state["judgement"] is not None else None
 
 
+def windows_needed(settings: Settings) -> int:
+    """How many windows `saturated` rests on: stretches that overlap, one for each window that has to confirm it."""
+    return settings.saturation_windows + settings.saturation_confirmations - 1
+
+
 def judge(readings: list[Reading], settings: Settings) -> Judgement:
     """The verdict over the last readings, the newest last; there must be one."""
     newest, confirmations = readings[-1], settings.saturation_confirmations
@@ -100,7 +104,7 @@ def judge(readings: list[Reading], settings: Settings) -> Judgement:
     numbers = {**asdict(newest), **flatness}
     del numbers["step"]
 
-    def holds(condition: Any) -> bool:
+    def holds(condition: Callable[[Reading, Settings], bool]) -> bool:
         """Whether a condition has held in every one of the windows that have to confirm it."""
         return len(readings) >= confirmations and all(condition(r, settings) for r in readings[-confirmations:])
 
@@ -166,12 +170,11 @@ def _mismatch(readings: list[Reading], settings: Settings) -> str | None:
 
 def _has_been_flat(readings: list[Reading], settings: Settings) -> bool:
     """Whether the reconstruction was flat in each of the windows that have to confirm it."""
-    ends = range(len(readings) - settings.saturation_confirmations + 1, len(readings) + 1)
-    return all(
-        end >= settings.saturation_windows
-        and _is_flat(_flatness(readings[end - settings.saturation_windows : end]), settings)
-        for end in ends
-    )
+    if len(readings) < windows_needed(settings):
+        return False
+    size = settings.saturation_windows
+    starts = range(len(readings) - windows_needed(settings), len(readings) - size + 1)
+    return all(_is_flat(_flatness(readings[start : start + size]), settings) for start in starts)
 
 
 def _is_flat(flatness: dict[str, float], settings: Settings) -> bool:
@@ -212,8 +215,8 @@ def _what_is_missing(readings: list[Reading], settings: Settings, flatness: dict
     mismatch = _mismatch(readings[-confirmations:], settings)
     if mismatch is not None:
         return f"the codes do not match the prior yet: {mismatch}"
-    if len(readings) < settings.saturation_windows + confirmations - 1:
-        return f"{len(readings)} windows so far, {settings.saturation_windows + confirmations - 1} are needed"
+    if len(readings) < windows_needed(settings):
+        return f"{len(readings)} windows so far, {windows_needed(settings)} are needed"
     if not _is_flat(flatness, settings):
         return (
             f"reconstruction changes by {flatness['reconstruction_slope_percent']:+.2f} % over "

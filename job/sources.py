@@ -100,8 +100,8 @@ def read_configuration(
         "environment": _read_variables(environment),
         "flag": {k: None if v == "none" else v for k, v in (flags or {}).items()},
     }
-    recipe = next((layer["recipe"] for layer in reversed(layers.values()) if "recipe" in layer), None)
-    layers = {"recipe": RECIPES.get(recipe, {}) if recipe else {}, **layers}
+    recipe = next((layer["recipe"] for layer in reversed(layers.values()) if "recipe" in layer), "lecture")
+    layers = {"recipe": RECIPES.get(recipe, {}), **layers}  # an unknown one is among the mistakes
     values: dict[str, Any] = {}
     sources = dict.fromkeys(FIELDS, "default")
     for source, layer in layers.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from job.saturation import CHANCE_LOSS, Detector, Reading, judge
+from job.saturation import CHANCE_LOSS, Detector, Reading, judge, windows_needed
 from job.settings import Settings
 
 SETTINGS = Settings()
@@ -85,7 +85,7 @@ class Trace:
         readings = self.readings(noisy=False)
         limit = {"saturation_trend_p": 0.0, "saturation_slope_percent": 100 * largest_fall}
         settings = SETTINGS.model_copy(update=limit)
-        needed = SETTINGS.saturation_windows + SETTINGS.saturation_confirmations - 1
+        needed = windows_needed(SETTINGS)
         ends = range(needed, NUM_WINDOWS + 1)
         return next(end for end in ends if judge(readings[end - needed : end], settings).verdict == "saturated")
 
