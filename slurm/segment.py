@@ -29,6 +29,8 @@ from slurm.signals import AllocationStop
 from slurm.start import Start
 
 LOCAL_STARTS = 6  # how often submitit's local executor starts a task, fixed in its code
+# preempt_send_user_signal without a grace time: SIGUSR2 and SIGTERM are sent apart, and come in either order.
+USER_SIGNAL_WAIT_S = 0.5
 _SUBMIT = "submit the run again to go on"
 
 
@@ -126,7 +128,11 @@ def _decide(reason: StopReason, stop: AllocationStop, start: Start) -> Leave | N
     if reason == "time_limit" and stop.signal is None:
         return Leave(reason, "the allocation ends in seconds and no signal came", requeue=True)
     if stop.signal in (signal.SIGUSR2, signal.SIGTERM):
-        return _meaning_of_signal(stop.signal, show_job(start.job_id), start)
+        job = show_job(start.job_id)
+        leave = _meaning_of_signal(stop.signal, job, start)
+        if leave is not None and leave.reason == "requeue" and stop.comes(signal.SIGUSR2, USER_SIGNAL_WAIT_S):
+            return _meaning_of_signal(signal.SIGUSR2, job, start)
+        return leave
     if stop.signal is None:
         return None  # one of the saves after a SIGTERM that was no end
     return Leave(reason, _named(stop, reason), requeue=False)

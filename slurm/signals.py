@@ -47,6 +47,13 @@ class AllocationStop:
             return "terminated"
         return None
 
+    def comes(self, number: signal.Signals, within_s: float) -> bool:
+        """Whether a signal has come since the last answer, or does within so many seconds."""
+        deadline = time.monotonic() + within_s
+        while number not in self._came and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return number in self._came
+
     def train_on(self) -> None:
         """After a SIGTERM that is no known end: train on, saving often for a while."""
         self._next_save = time.monotonic() + RESAVE_S

@@ -1,10 +1,15 @@
 """What a signal in an allocation means, by Slurm's own view of the job."""
 
+import os
 import signal
+import threading
+from collections.abc import Iterator
 
 import pytest
 
-from slurm.segment import Leave, _meaning_of_signal
+from slurm import segment
+from slurm.segment import Leave, _decide, _meaning_of_signal
+from slurm.signals import _ASKING, AllocationStop
 from slurm.start import Start
 
 START = Start("5", restart_count=1, local=False)
@@ -33,3 +38,28 @@ def test_slurms_view_of_the_job_tells_what_a_signal_means(
     """Requeue, leave, or train on: an operator's scancel is never undone, and no end is missed."""
     leave: Leave | None = _meaning_of_signal(number, job, START)
     assert (None if leave is None else (leave.reason, leave.requeue)) == expected
+
+
+@pytest.fixture
+def stop() -> Iterator[AllocationStop]:
+    """Handlers as in an allocation, taken away afterwards."""
+    before = {number: signal.getsignal(number) for number in (*_ASKING, signal.SIGCONT)}
+    yield AllocationStop()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("comes_after_s", "reason"), [(0.0, "preemption"), (0.2, "preemption"), (None, "requeue")])
+def test_a_preemption_without_a_grace_time_is_known_by_a_sigusr2_behind_the_sigterm(
+    comes_after_s: float | None, reason: str, stop: AllocationStop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm sends both, apart from each other; on a busy node the SIGTERM may be served before the other has come."""
+    monkeypatch.setattr(segment, "show_job", lambda _: {"JobState": "COMPLETING", "Restarts": "2"})
+    os.kill(os.getpid(), signal.SIGTERM)
+    asked = stop()
+    assert asked == "terminated"
+    if comes_after_s is not None:
+        threading.Timer(comes_after_s, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+    leave = _decide(asked, stop, START)
+    assert leave is not None
+    assert (leave.reason, leave.requeue, leave.slurm_restarts) == (reason, False, True)
