@@ -7,10 +7,11 @@ Recipe = Literal["lecture", "tuned", "paper"]
 RECIPES: dict[str, dict[str, Any]] = {
     "lecture": {},
     "tuned": {
-        "encoder_lr": 2e-4,
-        "decoder_lr": 2e-4,
-        "generator_lr": 2e-4,
-        "discriminator_lr": 2e-4,
+        "batch_size": 500,
+        "encoder_lr": 1e-3,
+        "decoder_lr": 1e-3,
+        "generator_lr": 5e-4,
+        "discriminator_lr": 1e-3,
         "generator_eps": 1e-4,
         "lr_schedule": "cosine",
         "autoencoder_dropout": 0.0,
