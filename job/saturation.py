@@ -218,8 +218,8 @@ def _what_is_missing(readings: list[Reading], settings: Settings, flatness: dict
     if len(readings) < windows_needed(settings):
         return f"{len(readings)} windows so far, {windows_needed(settings)} are needed"
     if not _is_flat(flatness, settings):
-        return (
-            f"reconstruction changes by {flatness['reconstruction_slope_percent']:+.2f} % over "
-            f"{settings.saturation_windows} windows"
-        )
+        slope, windows = flatness["reconstruction_slope_percent"], settings.saturation_windows
+        if abs(slope) < settings.saturation_slope_percent:
+            return f"reconstruction falls slowly but surely: {slope:+.2f} % over {windows} windows"
+        return f"reconstruction changes by {slope:+.2f} % over {windows} windows"
     return f"everything has come to rest, but not yet for {confirmations} windows in a row"

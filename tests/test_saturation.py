@@ -156,7 +156,9 @@ def test_a_steady_change_of_the_reconstruction_is_no_rest(per_window: float) -> 
 def test_a_slow_but_certain_fall_is_no_rest() -> None:
     """0.3 % over ten windows is within the limit, but where nothing jumps it is seen to go on."""
     windows = [replace(AT_REST, reconstruction_bce=0.2 * (1 - 0.0003 * n)) for n in range(12)]
-    assert judge(windows, SETTINGS).verdict == "not_yet"
+    judgement = judge(windows, SETTINGS)
+    assert judgement.verdict == "not_yet"
+    assert "falls slowly but surely: -0.30 % over 10 windows" in judgement.reason
 
 
 def test_a_detector_goes_on_from_its_state_as_if_nothing_had_been() -> None:
