@@ -52,7 +52,8 @@ def draw_curves(run_dir: RunDir) -> bytes:
     reconstruction, discriminator, generator, outputs, distance = panels
     _plot(reconstruction, steps, "reconstruction_loss", "training", _SECOND)
     _plot(reconstruction, evaluations, "reconstruction_bce", "held out", _LINE, marker=".")
-    _describe(reconstruction, "reconstruction\nBCE a pixel, nats")
+    # Its legend stands above it: the names of the verdicts take its upper edge.
+    _describe(reconstruction, "reconstruction\nBCE a pixel, nats", loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     _plot(discriminator, steps, "discriminator_loss", "training", _LINE)
     _describe(discriminator, "discriminator loss\nnats", (2 * math.log(2), "2 ln 2: cannot tell"))
     _plot(generator, steps, "generator_loss", "training", _LINE)
@@ -122,7 +123,7 @@ def _plot(
         panel.plot(*zip(*found, strict=True), label=label, color=colour, linewidth=1.2, marker=marker, markersize=4)
 
 
-def _describe(panel: "Axes", label: str, reference: tuple[float, str] | None = None) -> None:
+def _describe(panel: "Axes", label: str, reference: tuple[float, str] | None = None, **legend: Any) -> None:
     panel.set_ylabel(label, fontsize=9)
     panel.grid(alpha=0.25)
     panel.margins(x=0.01)
@@ -130,7 +131,7 @@ def _describe(panel: "Axes", label: str, reference: tuple[float, str] | None = N
         value, text = reference
         panel.axhline(value, color="#444444", linewidth=0.9, linestyle="--", label=text)
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(loc="upper right", fontsize=8, framealpha=0.85)
+        panel.legend(**{"loc": "upper right", "fontsize": 8, "framealpha": 0.85, **legend})
     else:
         panel.text(0.5, 0.5, "nothing logged yet", transform=panel.transAxes, ha="center", va="center", color="#888888")
 
@@ -158,9 +159,8 @@ class CurveDrawing:
         if self._process is None and time.monotonic() >= self._next_s:
             self._began_s = time.monotonic()
             self._next_s = self._began_s + FIRST_S
-            with contextlib.suppress(
-                OSError
-            ):  # no room for a temporary file or a process: training goes on, tried again later
+            # No room for a temporary file or a process: training goes on, and it is tried again later.
+            with contextlib.suppress(OSError):
                 self._begin()
 
     def _begin(self) -> None:
