@@ -197,6 +197,9 @@ def create_exclusively(path: Path, content: bytes) -> None:
         try:
             path.hardlink_to(temporary)
         except OSError as error:
+            if not temporary.exists():
+                # Only a run's writer clears temporaries away: another start has just become it.
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
             # Over NFS the answer may get lost: two names mean that the link was made.
             if temporary.stat().st_nlink == 2:
                 return

@@ -4,6 +4,7 @@ import os
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,27 @@ def test_of_many_starts_at_once_one_wins(run_dir: RunDir) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes, key=str) == [1] + [None] * 11
+
+
+def test_a_start_whose_claim_another_clears_away_as_a_leftover_finds_the_other(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other claims and clears temporaries between this start's writing of its claim and its placing of it."""
+    create = claim._create
+    others: list[Any] = []
+
+    def overtaken(path: Path, content: bytes) -> None:
+        create(path, content)
+        if not others:
+            others.append(None)
+            others[0] = claim_run(run_dir, _elsewhere())
+            others[0].note(cause="terminated")
+            run_dir.clear_temporaries()
+            assert not path.exists()
+
+    monkeypatch.setattr(claim, "_create", overtaken)
+    assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).number == 2
+    assert others[0].number == 1
 
 
 def test_a_cancel_while_a_start_waits_for_the_run_is_not_lost(run_dir: RunDir) -> None:
