@@ -197,11 +197,13 @@ def create_exclusively(path: Path, content: bytes) -> None:
         try:
             path.hardlink_to(temporary)
         except OSError as error:
-            if not temporary.exists():
-                # Only a run's writer clears temporaries away: another start has just become it.
+            try:
+                num_names = temporary.stat().st_nlink
+            except FileNotFoundError:
+                # Cleared away as a leftover by the run's writer: whoever wants the name is to look for that one.
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
             # Over NFS the answer may get lost: two names mean that the link was made.
-            if temporary.stat().st_nlink == 2:
+            if num_names == 2:
                 return
             if error.errno not in _NO_LINKS:
                 raise

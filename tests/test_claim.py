@@ -4,7 +4,6 @@ import os
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -131,25 +130,26 @@ def test_of_many_starts_at_once_one_wins(run_dir: RunDir) -> None:
     assert sorted(outcomes, key=str) == [1] + [None] * 11
 
 
+@pytest.mark.parametrize("cleared", ["before the link", "after the link"])
 def test_a_start_whose_claim_another_clears_away_as_a_leftover_finds_the_other(
-    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, cleared: str
 ) -> None:
-    """The other claims and clears temporaries between this start's writing of its claim and its placing of it."""
-    create = claim._create
-    others: list[Any] = []
+    """The other claims while this start places its claim, and clears its temporary before or after the link is refused."""
+    link = Path.hardlink_to
 
-    def overtaken(path: Path, content: bytes) -> None:
-        create(path, content)
-        if not others:
-            others.append(None)
-            others[0] = claim_run(run_dir, _elsewhere())
-            others[0].note(cause="terminated")
+    def overtaken(path: Path, temporary: Path) -> None:
+        monkeypatch.setattr(Path, "hardlink_to", link)
+        claim_run(run_dir, _elsewhere()).note(cause="terminated")
+        assert temporary.exists()
+        if cleared == "before the link":
             run_dir.clear_temporaries()
-            assert not path.exists()
+        try:
+            path.hardlink_to(temporary)
+        finally:
+            run_dir.clear_temporaries()
 
-    monkeypatch.setattr(claim, "_create", overtaken)
+    monkeypatch.setattr(Path, "hardlink_to", overtaken)
     assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).number == 2
-    assert others[0].number == 1
 
 
 def test_a_cancel_while_a_start_waits_for_the_run_is_not_lost(run_dir: RunDir) -> None:
