@@ -113,6 +113,13 @@ class RunDir:
 
     def replace(self, path: Path, content: bytes, *, sync: bool = True) -> None:
         """Write a file whole or not at all; raises OSError and leaves what stood there."""
+        try:
+            self._replace(path, content, sync)
+        except FileNotFoundError:
+            # A cancel, say, meets a start, which clears temporaries away: once.
+            self._replace(path, content, sync)
+
+    def _replace(self, path: Path, content: bytes, sync: bool) -> None:
         with self.replacing(path, sync=sync) as file:
             file.write(content)
 

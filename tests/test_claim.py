@@ -152,6 +152,24 @@ def test_a_start_whose_claim_another_clears_away_as_a_leftover_finds_the_other(
     assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).number == 2
 
 
+def test_a_cancel_that_meets_the_clearing_of_leftovers_leaves_its_mark(run_dir: RunDir) -> None:
+    """The run's writer takes the mark's temporary for a leftover; a folder that is gone stays an error."""
+    cleared: list[Path] = []
+
+    def clear_once() -> None:
+        if not cleared:
+            cleared.extend(run_dir.path.glob(".*.tmp"))
+            run_dir.clear_temporaries()
+
+    run_dir.fence = clear_once
+    mark = CancelMark(job_id="7", host=None, pid=None, time="now")
+    mark.leave(run_dir)
+    assert len(cleared) == 1
+    assert read_mark(run_dir) == mark
+    with pytest.raises(FileNotFoundError):
+        mark.leave(RunDir(run_dir.path / "gone"))
+
+
 def test_a_cancel_while_a_start_waits_for_the_run_is_not_lost(run_dir: RunDir) -> None:
     """A mark that a start finds goes, unless it names this very job; one that is left while it waits stays too."""
     settings = Settings(runs_dir=run_dir.path.parent, run_name=run_dir.path.name)
