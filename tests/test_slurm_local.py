@@ -38,10 +38,15 @@ def test_a_local_run_outlives_the_command_and_finishes(small_job: Job, uninterru
     status = small_job.status()
     assert status["job_id"].startswith("local-")
     assert os.getsid(status["pid"]) != os.getsid(0)
-    assert small_job.slurm("submit", "--local") == 0
-    assert f"process {status['pid']}" in small_job.output
-    assert small_job.slurm("status", "small") == 0
-    assert "running" in small_job.output
+    os.kill(status["pid"], signal.SIGSTOP)  # else it may be done before both commands have looked at it
+    try:
+        assert small_job.status()["state"] == "running"
+        assert small_job.slurm("submit", "--local") == 0
+        assert f"process {status['pid']}" in small_job.output
+        assert small_job.slurm("status", "small") == 0
+        assert "running" in small_job.output
+    finally:
+        os.kill(status["pid"], signal.SIGCONT)
     _wait_for_state(small_job, "finished")
     assert small_job.traces() == uninterrupted
 
