@@ -9,6 +9,7 @@ from aae.adam import Adam
 from aae.backprop import add_gradient_penalty, backward, first_layer, forward, loss_and_gradient
 from aae.losses import discriminator_loss, generator_loss, reconstruction_loss
 from aae.networks import AdversarialAutoencoder
+from aae.noise import with_noise
 from aae.prior import sample_prior
 from job.precision import Working
 from job.settings import Settings
@@ -70,10 +71,14 @@ class Phases:
 
         # 1. Reconstruct: P and Q lower the reconstruction loss.
         codes, encoding = forward(encoder, x)  # (B, Z)
-        logits, decoding = forward(decoder, codes)  # (B, X)
+        with torch.enable_grad():
+            clean = codes.detach().to(full).requires_grad_()
+            noisy = with_noise(clean, self._settings.code_noise)  # (B, Z)
+        logits, decoding = forward(decoder, noisy.detach().to(x.dtype))  # (B, X)
         reconstruction, g = loss_and_gradient(lambda out: reconstruction_loss(out, images), logits, full)
         g = backward(decoder, decoding, g, gradients["decoder"]) @ decoder.hidden1.weight  # (B, Z)
-        backward(encoder, encoding, g, gradients["encoder"])
+        (g,) = torch.autograd.grad(noisy, clean, g.to(full))
+        backward(encoder, encoding, g.to(x.dtype), gradients["encoder"])
         self._update("decoder", "decoder")
         self._update("encoder", "encoder")
 

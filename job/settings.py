@@ -106,6 +106,13 @@ class Settings(BaseModel):
         0.25, description="Share of hidden units dropped in the encoder and the decoder."
     )
     discriminator_dropout: Share = Field(0.20, description="Share of hidden units dropped in the discriminator.")
+    code_noise: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Standard deviation of the noise on the codes that the decoder learns from, as a share of the codes' "
+        "own: near codes come to stand for images that look alike; 0: none.",
+    )
     r1_penalty: float = Field(
         0.0,
         ge=0,

@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
+from aae.losses import reconstruction_loss
 from aae.networks import AdversarialAutoencoder
+from aae.noise import with_noise
 from job.average import EVERY_STEPS, Average
 from job.errors import SettingsError
 from job.phases import Phases
@@ -95,6 +97,47 @@ def test_a_large_epsilon_lets_the_encoder_rest_where_there_is_little_to_learn() 
 
     assert moved(1e-8) == pytest.approx(5e-5, rel=0.01)
     assert moved(1.0) < 1e-6
+
+
+def test_noise_on_the_codes_is_a_share_of_their_own_spread() -> None:
+    """Codes k times as wide have k times the noise; its std is the share of the root of their mean variance."""
+    codes = torch.randn(20_000, 2, dtype=torch.float64) * torch.tensor([1.0, 7.0]) + 3  # mean variance 25
+    torch.manual_seed(1)
+    noise = with_noise(codes, 0.2) - codes
+    assert noise.std(0).tolist() == pytest.approx([1.0, 1.0], rel=0.03)
+    torch.manual_seed(1)
+    torch.testing.assert_close(with_noise(4 * codes, 0.2) - 4 * codes, 4 * noise)
+    codes.requires_grad_()
+    noisy = with_noise(codes, 0.2)
+    g = torch.randn_like(codes)
+    (gradient,) = torch.autograd.grad(noisy, codes, g)
+    torch.testing.assert_close((gradient * codes).sum(), (g * noisy).sum())  # Euler's, for a map with f(k z) = k f(z)
+    same = torch.ones(10, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(with_noise(same, 0.2).sum(), same)
+    assert torch.equal(gradient, torch.ones(10, 2))
+
+
+def test_a_step_with_noise_equals_autograds() -> None:
+    """Reconstruction alone, without dropout: weights agree with those of autograd through the noise and its scale."""
+    still = {"generator_lr": 1e-30, "discriminator_lr": 1e-30}
+    torch.manual_seed(0)
+    ours = AdversarialAutoencoder(2, 32, autoencoder_dropout=0.0, discriminator_dropout=0.0).double()
+    theirs = copy.deepcopy(ours)
+    phases = Phases(ours, Settings(code_noise=0.5, **still), CPU)
+    parameters = [*theirs.encoder.parameters(), *theirs.decoder.parameters()]
+    adam = torch.optim.Adam(parameters, lr=1e-4)
+    for step in range(20):
+        images = torch.rand(30, 784, dtype=torch.float64)
+        torch.manual_seed(step)
+        found = phases.step(images)[0]
+        torch.manual_seed(step)
+        loss = reconstruction_loss(theirs.decoder(with_noise(theirs.encoder(images), 0.5)), images)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        torch.testing.assert_close(found, loss.detach())
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-11), f"{name} differs by {(a - b).abs().max()}"
 
 
 def test_r1_makes_the_discriminator_flatter_at_the_prior() -> None:

@@ -93,7 +93,8 @@ def test_every_setting_is_fixed_free_or_part_of_the_total() -> None:
     assert set(Settings().fixed) == {
         *("dataset", "latent_dim", "hidden_dim", "prior_std", "batch_size", "seed", "precision", "deterministic"),
         *("encoder_lr", "decoder_lr", "generator_lr", "discriminator_lr"),
-        *("lr_schedule", "autoencoder_dropout", "discriminator_dropout", "r1_penalty", "ema_decay", "generator_eps"),
+        *("lr_schedule", "autoencoder_dropout", "discriminator_dropout", "code_noise", "r1_penalty"),
+        *("ema_decay", "generator_eps"),
     }
 
 
@@ -141,6 +142,7 @@ OTHER_VALUES: dict[str, object] = {
     "discriminator_lr": 1e-3,
     "lr_schedule": "cosine",
     "generator_eps": 1e-4,
+    "code_noise": 0.2,
     "r1_penalty": 0.5,
     "autoencoder_dropout": 0.1,
     "discriminator_dropout": 0.1,
