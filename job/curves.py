@@ -131,7 +131,7 @@ def _describe(panel: "Axes", label: str, reference: tuple[float, str] | None = N
         value, text = reference
         panel.axhline(value, color="#444444", linewidth=0.9, linestyle="--", label=text)
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(**{"loc": "upper right", "fontsize": 8, "framealpha": 0.85, **legend})
+        panel.legend(**{"loc": "best", "fontsize": 8, "framealpha": 0.85, **legend})
     else:
         panel.text(0.5, 0.5, "nothing logged yet", transform=panel.transAxes, ha="center", va="center", color="#888888")
 
