@@ -16,6 +16,8 @@ PENDING = frozenset(
     {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING", "RESV_DEL_HOLD"}
 )
 ALIVE = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
+# What `scontrol show job` says of a job that has not been ended: SIGNALING for a moment while a signal is on its way.
+GOES_ON = frozenset({"RUNNING", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING"})
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from job.run import Run
 from job.rundir import RunDir
 from job.status import read_status
 from slurm.aftermath import put_on_record
-from slurm.queue import batch_script, requeue, show_job
+from slurm.queue import GOES_ON, batch_script, requeue, show_job
 from slurm.signals import AllocationStop
 from slurm.start import Start
 
@@ -143,7 +143,7 @@ def _meaning_of_signal(number: signal.Signals, job: dict[str, str] | None, start
     by_user_signal = number == signal.SIGUSR2
     preempted = job is not None and job.get("PreemptTime", "None") not in ("None", "")
     state = job.get("JobState", "") if job is not None else ""
-    if job is not None and state not in ("RUNNING", ""):
+    if job is not None and state and state not in GOES_ON:
         if job.get("Reason") == "TimeLimit" or state == "TIMEOUT":
             return Leave("time_limit", "the time limit is over", requeue=True)
         if int(job.get("Restarts") or 0) > start.restart_count:

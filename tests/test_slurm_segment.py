@@ -27,6 +27,8 @@ USR2, TERM = signal.SIGUSR2, signal.SIGTERM
         (TERM, None, None),
         (TERM, {"JobState": "RUNNING", "PreemptTime": "None"}, None),
         (TERM, {"JobState": "RUNNING", "PreemptTime": "2026-01-01T00:00:00"}, ("preemption", True)),
+        (TERM, {"JobState": "SIGNALING", "PreemptTime": "2026-01-01T00:00:00", "Restarts": "1"}, ("preemption", True)),
+        (USR2, {"JobState": "SIGNALING", "PreemptTime": "None", "Restarts": "1"}, ("time_limit", True)),
         (TERM, {"JobState": "COMPLETING", "Reason": "TimeLimit", "Restarts": "1"}, ("time_limit", True)),
         (TERM, {"JobState": "COMPLETING", "Restarts": "2"}, ("requeue", False)),
         (TERM, {"JobState": "COMPLETING", "Restarts": "1", "Reason": "None"}, ("cancel", False)),
