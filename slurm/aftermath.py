@@ -21,7 +21,7 @@ from job.outbox import Outbox
 from job.record import read_record
 from job.rundir import RunDir
 from job.status import Status, now, read_status, write_status
-from slurm.queue import requeue, show_job
+from slurm.queue import GOES_ON, requeue, show_job
 from slurm.start import Start
 
 # What srun and slurmstepd print when the kernel has ended a task that used more memory than the job was given.
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     run_dir, start = RunDir(Path(path)), Start.of(os.environ)
     assert start is not None, "the batch script of a job calls this"
     job = show_job(start.job_id)
-    if job is not None and job.get("JobState") != "RUNNING":
+    if job is not None and job.get("JobState") not in GOES_ON:
         return  # Slurm is ending the job, and knows whether to start it again
     mark = read_mark(run_dir)
     if mark is not None and mark.job_id == start.job_id:
