@@ -69,12 +69,15 @@ class Owner(BaseModel):
         """Whether `successor`, this process, can tell for sure that the owner writes no more."""
         if self.is_earlier_start(successor):
             return True
-        same_machine = (self.host, self.boot_id, self.pid_namespace) == (
-            successor.host,
-            successor.boot_id,
-            successor.pid_namespace,
-        )
-        return same_machine and _process_start(self.pid) != self.process_start
+        return self._is_beside(successor) and _process_start(self.pid) != self.process_start
+
+    def lives(self, observer: "Owner") -> bool:
+        """Whether `observer`, this process, can tell for sure that the owner is another process, and alive."""
+        return self.pid != observer.pid and self._is_beside(observer) and _process_start(self.pid) == self.process_start
+
+    def _is_beside(self, other: "Owner") -> bool:
+        """Whether both see the same processes under the same ids."""
+        return (self.host, self.boot_id, self.pid_namespace) == (other.host, other.boot_id, other.pid_namespace)
 
     def is_start(self, job_id: str, restart_count: int) -> bool:
         """Whether it was started as this very start of a job."""

@@ -43,16 +43,32 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         told = put_on_record(run_dir, start, lambda status: _killed(run_dir, start, status, int(exit_code)))
     except (AaeError, OSError) as error:
-        print(f"aae-slurm: job {start.job_id} is not started again: {error}", file=sys.stderr, flush=True)
+        if not _task_lives(run_dir, start):
+            print(f"aae-slurm: job {start.job_id} is not started again: {error}", file=sys.stderr, flush=True)
+            return
+        told = None  # it has claimed the run only now
+    if told is not None:
+        print(f"aae-slurm: {told.verdict}", flush=True)
+    if _task_lives(run_dir, start):
+        # With this script Slurm ends the task too, which takes it for an operator's requeue, and saves.
+        print("aae-slurm: srun was killed, not what it had started; that saves, and the job starts again", flush=True)
+    elif told is None or told.state != "waiting":
         return
-    if told is None:
+    refusal = requeue(start.job_id)
+    if refusal is None:
         return
-    print(f"aae-slurm: {told.verdict}", flush=True)
-    if told.state == "waiting":
-        refusal = requeue(start.job_id)
-        if refusal is not None:
-            verdict = f"{told.verdict}; Slurm did not requeue the job: {refusal}; submit the run again to go on"
-            write_status(run_dir, told.model_copy(update={"verdict": verdict, "updated_at": now()}))
+    again = f"Slurm did not requeue the job: {refusal}; submit the run again to go on"
+    print(f"aae-slurm: {again}", file=sys.stderr, flush=True)
+    if told is not None:
+        write_status(run_dir, told.model_copy(update={"verdict": f"{told.verdict}; {again}", "updated_at": now()}))
+
+
+def _task_lives(run_dir: RunDir, start: Start) -> bool:
+    """Whether this start's own process holds the run and lives: then srun alone has died."""
+    newest = read_segment(run_dir, newest_claim(run_dir))
+    if newest is None or newest.cause is not None or not newest.owner.is_start(start.job_id, start.restart_count):
+        return False
+    return newest.owner.lives(Owner.this_process())
 
 
 def put_on_record(run_dir: RunDir, start: Start, crash_of: Callable[[Status], Crash]) -> Status | None:
@@ -94,7 +110,8 @@ def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:
         segment = read_segment(run_dir, number)
         if segment is not None and segment.owner.is_start(start.job_id, start.restart_count):
             # One that is not the newest was taken over: the run goes on elsewhere.
-            return Claim(run_dir, number, segment) if number == newest and segment.cause is None else None
+            over = number < newest or segment.cause is not None
+            return None if over or segment.owner.lives(Owner.this_process()) else Claim(run_dir, number, segment)
     try:
         return claim_run(run_dir, Owner.this_process(start.job_id, start.restart_count))
     except TakenOverError:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -63,13 +64,27 @@ def test_kills_that_leave_no_progress_end_the_run_and_a_submit_sets_that_aside(j
     assert job.traces() == whole
 
 
-def test_a_process_killed_before_it_could_claim_comes_back(job: SlurmJob, whole: Traces) -> None:
-    """Death while Python starts: no claim tells of it, and still the run is started again."""
+@pytest.mark.parametrize("victim", ["[^ ]*python[^ ]* -P .*", "srun .*"])
+def test_a_process_killed_before_it_could_claim_comes_back(victim: str, job: SlurmJob, whole: Traces) -> None:
+    """Death while Python starts, or of srun alone, whose task may come to life behind it: still the run is started again."""
     folder = job.run_dir.slurm
-    kill = f"(mkdir {folder}/once && until pkill -KILL -f _submit.{folder}; do sleep 0.02; done) 2>/dev/null &"
+    kill = (
+        f"(mkdir {folder}/once && until pkill -KILL -f '^{victim}_submit.{folder}'; do sleep 0.02; done) 2>/dev/null &"
+    )
     job_id = job.submit(slurm_setup=f'["{kill}"]')
     job.wait_until_finished(job_id)
-    assert [record["reason"] for record in job.events("failed")][:1] == ["killed"]
+    ends = [record["reason"] for record in job.records() if record["event"] in ("failed", "stopped")]
+    assert ends[0] in (["killed"] if "python" in victim else ["killed", "requeue"])
+    assert job.traces() == whole
+
+
+def test_the_death_of_srun_alone_loses_nothing(job: SlurmJob, whole: Traces) -> None:
+    """What it had started lives on, until Slurm ends it with the batch script: saved, no crash on record, started again."""
+    job_id = job.submit()
+    job.wait_until_step(150)
+    subprocess.run(["pkill", "-KILL", "-f", f"^srun .*_submit.{job.run_dir.slurm}"], check=True)
+    job.wait_until_finished(job_id)
+    assert (job.reasons(), job.events("failed"), job.lost()) == (["requeue"], [], [0])
     assert job.traces() == whole
 
 

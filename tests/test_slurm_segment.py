@@ -2,12 +2,18 @@
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from jobs import Job
 
-from slurm import segment
+from job.claim import Owner, Segment, _process_start, create_exclusively, newest_claim
+from job.crash import Crash
+from job.status import read_status, write_status
+from slurm import aftermath, segment
 from slurm.segment import Leave, _decide, _meaning_of_signal
 from slurm.signals import _ASKING, AllocationStop
 from slurm.start import Start
@@ -65,3 +71,38 @@ def test_a_preemption_without_a_grace_time_is_known_by_a_sigusr2_behind_the_sigt
     leave = _decide(asked, stop, START)
     assert leave is not None
     assert (leave.reason, leave.requeue, leave.slurm_restarts) == (reason, False, True)
+
+
+def test_a_task_that_comes_to_life_behind_a_dead_srun_is_started_again(
+    small_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It claims the run while its death is put on record: still the job is started again; so it is while it lives, and after."""
+    small_job.interrupt(TERM, at_step=20)
+    run_dir = small_job.run_dir
+    status = read_status(run_dir)
+    assert status is not None
+    write_status(run_dir, status.model_copy(update={"state": "waiting"}))
+    requeued: list[str] = []
+    killed = aftermath._killed
+    with subprocess.Popen(["sleep", "60"]) as task:
+
+        def claimed_meanwhile(*arguments: Any) -> Crash:
+            owner = {"pid": task.pid, "process_start": _process_start(task.pid)}
+            segment = Segment(owner=Owner.this_process("5").model_copy(update=owner))
+            path = run_dir.claim_file(newest_claim(run_dir) + 1)
+            create_exclusively(path, segment.model_dump_json().encode())
+            return killed(*arguments)
+
+        monkeypatch.setattr(aftermath, "show_job", lambda _: {"JobState": "RUNNING"})
+        monkeypatch.setattr(aftermath, "requeue", requeued.append)
+        monkeypatch.setattr(aftermath, "_killed", claimed_meanwhile)
+        monkeypatch.setenv("SLURM_JOB_ID", "5")
+        aftermath.main([str(run_dir.path), "137"])
+        assert requeued == ["5"]
+        aftermath.main([str(run_dir.path), "137"])
+        assert (requeued, small_job.events("failed")) == (["5", "5"], [])
+        task.kill()
+    monkeypatch.setattr(aftermath, "_killed", killed)
+    aftermath.main([str(run_dir.path), "137"])
+    assert [record["reason"] for record in small_job.events("failed")] == ["killed"]
+    assert requeued == ["5", "5", "5"]
