@@ -8,7 +8,7 @@ def with_noise(codes: Tensor, share: float) -> Tensor:
     """Codes (B, Z) plus Gaussian noise whose standard deviation is `share` of their own; no random number at a share of 0.
 
     Their own is the root of their variance, averaged over the dimensions, and differentiable like the rest: spreading the
-    codes spreads the noise as much, so that the encoder gains by bringing images together that look alike, and by nothing else.
+    codes spreads the noise as much and gains nothing, bringing images together that look alike does.
     """
     if not share:
         return codes

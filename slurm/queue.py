@@ -17,7 +17,7 @@ PENDING = frozenset(
 )
 ALIVE = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 # What `scontrol show job` says of a job that has not been ended: SIGNALING for a moment while a signal is on its way.
-GOES_ON = frozenset({"RUNNING", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING"})
+GOES_ON = ALIVE - {"COMPLETING", "STAGE_OUT"}
 
 
 @dataclass(frozen=True)
