@@ -108,8 +108,8 @@ def _draw_distance(panel: "Axes", evaluations: list[dict[str, Any]]) -> None:
         band = evaluations[-1]["energy_distance_q99"]
         panel.axhspan(floor, band, color="#2a9d4a", alpha=0.15, linewidth=0)
         panel.annotate(
-            "null band: 99 % of equal samples", (0.99, band), xycoords=("axes fraction", "data"), ha="right", va="top",
-            fontsize=8, color="#2a7d3e", xytext=(0, -2), textcoords="offset points",
+            "null band: 99 % of equal samples", (0, 0), xycoords="axes fraction", va="bottom",
+            fontsize=8, color="#2a7d3e", xytext=(4, 4), textcoords="offset points",
         )  # fmt: skip
         panel.set_ylim(bottom=floor)
     _describe(panel, "codes from prior\nenergy distance, prior's std")
