@@ -36,9 +36,8 @@ def train(arguments: list[str]) -> int:
         print(f"finished already: {run_dir.path.name}")
         _tell_results(run_dir, settings)
         return EXIT_FINISHED
-    stop = SignalStop()
     print(f"run {run_dir.path}")
-    with Run(run_dir, plan, tell=print) as run:
+    with SignalStop() as stop, Run(run_dir, plan, tell=print) as run:
         run.load()
         reason = _train_visibly(run, stop)
         if reason is not None:

@@ -79,12 +79,12 @@ def run(arguments: list[str]) -> int:
         raise UsageError(
             "there is no SLURM_JOB_ID: this is for batch scripts; `aae-job` trains here, `aae-slurm submit` submits"
         )
-    stop = AllocationStop()
-    warning = warning_without_signal(start)
-    if warning:
-        print(f"aae-slurm: warning: {warning}", file=sys.stderr, flush=True)
-    run_dir = RunDir(settings.run_dir)
-    return run_segment(run_dir, plan_start(run_dir, configuration), stop, start)
+    with AllocationStop() as stop:
+        warning = warning_without_signal(start)
+        if warning:
+            print(f"aae-slurm: warning: {warning}", file=sys.stderr, flush=True)
+        run_dir = RunDir(settings.run_dir)
+        return run_segment(run_dir, plan_start(run_dir, configuration), stop, start)
 
 
 def status(arguments: list[str]) -> int:

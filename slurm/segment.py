@@ -46,17 +46,17 @@ class Leave:
 
 def run_submitted(path: str, environment: Mapping[str, str]) -> int:
     """Run a segment as submitit starts it, from settings.json alone; returns the exit code and tells errors on stderr."""
-    stop = AllocationStop()
-    run_dir = RunDir(Path(path))
-    start = Start.of(environment)
-    assert start is not None, "submitit starts this in a job"
-    try:
-        return run_segment(run_dir, plan_recorded(run_dir), stop, start)
-    except AaeError as error:
-        print(f"aae-slurm: {error}", file=sys.stderr, flush=True)
-        if not isinstance(error, TakenOverError):
-            _put_refusal_on_record(run_dir, start, error)
-        return error.exit_code
+    with AllocationStop() as stop:
+        run_dir = RunDir(Path(path))
+        start = Start.of(environment)
+        assert start is not None, "submitit starts this in a job"
+        try:
+            return run_segment(run_dir, plan_recorded(run_dir), stop, start)
+        except AaeError as error:
+            print(f"aae-slurm: {error}", file=sys.stderr, flush=True)
+            if not isinstance(error, TakenOverError):
+                _put_refusal_on_record(run_dir, start, error)
+            return error.exit_code
 
 
 def _put_refusal_on_record(run_dir: RunDir, start: Start, error: AaeError) -> None:

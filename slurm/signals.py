@@ -3,7 +3,8 @@
 import signal
 import time
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Self
 
 from job.events import StopReason
 
@@ -18,6 +19,9 @@ class AllocationStop:
 
     `signal` is what caused the last answer, None if it was the clock or a due save. `time_is_up` is asked at every step
     border; it may look at the clock only.
+
+    A context manager: after it signals are ignored, to the very end of the process. Python itself puts handlers back to
+    the default on its way out, where a late SIGUSR2 would make a failed job of a finished run.
     """
 
     def __init__(self, time_is_up: Callable[[], bool] = lambda: False) -> None:
@@ -31,6 +35,12 @@ class AllocationStop:
                 signal.signal(number, self._note)
         signal.signal(signal.SIGCONT, lambda *_: None)  # Slurm sends it along; submitit would log it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.ignore_from_now_on()
 
     def __call__(self) -> StopReason | None:
         """Why to stop, or None. "terminated" for a SIGTERM means: save, then find out what it was."""

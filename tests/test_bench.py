@@ -1,6 +1,7 @@
 """`aae-job bench`: what it measures is what it says, and it prints it in both forms."""
 
 import json
+import statistics
 
 import pytest
 import torch
@@ -54,8 +55,10 @@ def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert [mode["kind"] for mode in (lecture, ours, floor)] == ["lecture", "ours", "floor"]
     assert all(ms > 0 and len(mode["step_ms"]) == 3 for mode in (lecture, ours, floor) for ms in mode["step_ms"])
     assert (lecture["times_lecture"], lecture["times_floor"], floor["times_floor"]) == (1, None, None)
-    assert ours["times_lecture"] > 1
-    assert ours["times_floor"] > 1
+    # How fast each is depends on what else the machine does: what must hold is that the ratios are those of the turns.
+    turns = list(zip(lecture["step_ms"], ours["step_ms"], floor["step_ms"], strict=True))
+    assert ours["times_lecture"] == statistics.median(of_lecture / of_ours for of_lecture, of_ours, _ in turns)
+    assert ours["times_floor"] == statistics.median(of_ours / of_floor for _, of_ours, of_floor in turns)
 
 
 def test_the_table_has_a_row_for_every_mode() -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -106,3 +107,31 @@ def test_a_task_that_comes_to_life_behind_a_dead_srun_is_started_again(
     aftermath.main([str(run_dir.path), "137"])
     assert [record["reason"] for record in small_job.events("failed")] == ["killed"]
     assert requeued == ["5", "5", "5"]
+
+
+# The module is torn down after Python has put its signal handlers back to the default.
+SIGNALLED_ON_THE_WAY_OUT = """
+import os, signal, sys
+from {module} import main
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGUSR2):
+        kill(pid, number)
+
+late = Late()
+sys.exit(main({arguments}))
+"""
+
+
+@pytest.mark.parametrize(("module", "arguments"), [("slurm.__main__", ["run"]), ("job.__main__", [])])
+def test_a_signal_on_the_way_out_does_not_fail_a_finished_run(
+    module: str, arguments: list[str], small_job: Job
+) -> None:
+    """The time limit may come near while Python takes itself down: the run is finished, and its exit code stays 0."""
+    program = SIGNALLED_ON_THE_WAY_OUT.format(module=module, arguments=arguments)
+    environment = {**small_job.environment, "SLURM_JOB_ID": "5", "AAE_MAX_STEPS": "20"}
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", program], env=environment, check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert small_job.status()["state"] == "finished"
