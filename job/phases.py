@@ -77,7 +77,9 @@ class Phases:
         logits, decoding = forward(decoder, noisy.detach().to(x.dtype))  # (B, X)
         reconstruction, g = loss_and_gradient(lambda out: reconstruction_loss(out, images), logits, full)
         g = backward(decoder, decoding, g, gradients["decoder"]) @ decoder.hidden1.weight  # (B, Z)
-        (g,) = torch.autograd.grad(noisy, clean, g.to(full))
+        with torch.enable_grad():
+            through_noise = (noisy * g.to(full)).sum()  # given as grad_outputs, g would cost a second's import of sympy
+        (g,) = torch.autograd.grad(through_noise, clean)
         backward(encoder, encoding, g.to(x.dtype), gradients["encoder"])
         self._update("decoder", "decoder")
         self._update("encoder", "encoder")

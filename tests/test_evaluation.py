@@ -29,7 +29,7 @@ from job.proof import Traces
 from job.rundir import RunDir
 from job.settings import Settings
 
-EVERY = 60
+EVERY = 150
 
 # So lenient that a run counts as saturated after its fifth window.
 LENIENT: dict[str, Any] = {
@@ -115,7 +115,7 @@ def test_a_run_that_is_to_stop_when_saturated_stops_at_the_same_step_however_it_
 
     cut = Job(tmp_path / "cut", small_settings(**LENIENT))
     # The last one within the half window in which the verdict is known and the end has not come.
-    for at in (random.randrange(20, 200), 5 * EVERY + 2):
+    for at in (random.randrange(20, 4 * EVERY), 5 * EVERY + 2):
         cut.interrupt(random.choice([signal.SIGKILL, signal.SIGTERM]), at)
     assert cut.run() == 0, cut.output
     assert cut.status()["step"] == ENDS_AT
@@ -283,7 +283,7 @@ def test_curves_that_cannot_be_begun_do_not_stop_a_run(tmp_path: Path, monkeypat
 
 def test_verdict_changes_alternate(small_job: Job) -> None:
     """Each `saturation` record starts from the verdict of the one before."""
-    assert small_job.run(evaluate_every_steps=30, saturation_confirmations=1, encoder_lr=1e-3) == 0
+    assert small_job.run(evaluate_every_steps=30, saturation_confirmations=1, encoder_lr=1e-3, max_steps=450) == 0
     changes = small_job.events("saturation")
     assert changes
     assert changes[0]["previous"] == "not_yet"
