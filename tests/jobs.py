@@ -139,9 +139,9 @@ class SlurmJob(Job):
         assert match, self.output
         return match[1]
 
-    def wait_until_step(self, step: int, segment: int = 1) -> None:
+    def wait_until_step(self, step: int, segment: int = 1, timeout_s: float = 90) -> None:
         """Wait until a segment has logged a step."""
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + timeout_s
         while not any(r["segment"] == segment and r["event"] == "step" and r["step"] >= step for r in self.records()):
             assert time.monotonic() < deadline, f"{self.job_log()}\n{self.cluster.log_tail()}"
             time.sleep(0.3)

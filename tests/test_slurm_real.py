@@ -47,9 +47,10 @@ def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: T
 
 def test_the_clock_ends_segments_and_the_run_goes_on(job: SlurmJob, tmp_path: Path) -> None:
     """Time limits, by Slurm's own clock: the run comes back by itself and ends with the same bytes, no step lost."""
-    limited = {"slurm_time": "00:01:00", "slurm_signal_delay_s": 30, "slurm_max_stalls": 99}
+    # Slurm looks every 30 s and signals before it would be too late: 15 to 45 s after the start, when the run trains.
+    limited = {"slurm_time": "00:01:00", "slurm_signal_delay_s": 15, "slurm_max_stalls": 99}
     first = job.submit(**limited, max_steps=10**6)
-    job.wait_until_step(1, segment=2)
+    job.wait_until_step(1, segment=2, timeout_s=150)
     # How far it gets depends on the machine: cut it short there, and compare with a run of that length.
     job.cluster.ask("scancel", first)
     job.cluster.wait_for_state(first, "CANCELLED")
