@@ -194,7 +194,7 @@ class Cluster:
         )
         return done.stdout.strip()
 
-    def wait_for_state(self, job_id: str, *states: str, timeout_s: float = 90) -> str:
+    def wait_for_state(self, job_id: str, *states: str, timeout_s: float = 150) -> str:
         """Wait until a job is in one of the states; returns it."""
         deadline = time.monotonic() + timeout_s
         while (state := self.state(job_id)) not in states:
@@ -254,7 +254,7 @@ def _parent(pid: int) -> int:
 
 def _remove_cgroups(top: Path) -> None:
     """A cgroup goes by rmdir, deepest first, once no process is in it."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while top.exists() and time.monotonic() < deadline:
         for processes in top.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):

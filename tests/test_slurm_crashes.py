@@ -156,7 +156,7 @@ def test_a_requeue_waits_for_an_absent_controller(job: SlurmJob, whole: Traces) 
     job.cluster.stop_controller()
     try:
         os.kill(job.process(), signal.SIGUSR2)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while job.status()["state"] != "waiting":
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -238,8 +238,8 @@ def test_two_signals_during_a_save_lose_nothing(job: SlurmJob, whole: Traces) ->
 def test_a_run_that_finishes_while_it_is_preempted_is_not_trained_twice(job: SlurmJob, whole: Traces) -> None:
     """Slurm starts the job again although the run has just finished: it says so, ends well, and nothing changes."""
     job_id = job.submit()
-    job.wait_until_step(2000)
-    deadline = time.monotonic() + 90
+    job.wait_until_step(1500)
+    deadline = time.monotonic() + 150
     while job.status()["state"] != "finished":
         assert time.monotonic() < deadline
         time.sleep(0.002)

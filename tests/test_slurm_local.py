@@ -12,7 +12,7 @@ from jobs import ON_SLURM, TOTAL, Job, small_settings
 from job.proof import Traces
 
 
-def _wait_for_state(job: Job, state: str, timeout_s: float = 90) -> None:
+def _wait_for_state(job: Job, state: str, timeout_s: float = 150) -> None:
     deadline = time.monotonic() + timeout_s
     while not job.run_dir.status_file.exists() or job.status()["state"] != state:
         assert time.monotonic() < deadline, [path.read_text() for path in job.run_dir.slurm.glob("*.out")]
@@ -20,7 +20,7 @@ def _wait_for_state(job: Job, state: str, timeout_s: float = 90) -> None:
 
 
 def _wait_for_step(job: Job, step: int, segment: int = 1) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 150
     while not any(record["segment"] == segment and record["step"] >= step for record in job.events("step")):
         assert time.monotonic() < deadline, [path.read_text() for path in job.run_dir.slurm.glob("*.out")]
         time.sleep(0.3)
@@ -137,7 +137,7 @@ def test_a_local_run_can_be_cancelled_before_it_has_begun(small_job: Job) -> Non
     os.kill(controller, signal.SIGCONT)
     assert small_job.wait(cancelling) == 0, small_job.output
     assert small_job.status()["state"] == "cancelled"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while Path(f"/proc/{controller}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -42,7 +42,7 @@ def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: T
     assert job.slurm("collect", "small", str(out)) == 0, job.output
     manifest = orjson.loads((out / "small" / "manifest.json").read_bytes())
     assert {"final/weights.safetensors", "final/lattice.png", "settings.json", "metrics.csv"} <= set(manifest["files"])
-    assert len((out / "small" / "metrics.csv").read_text().splitlines()) == 1 + 3000 // 20
+    assert len((out / "small" / "metrics.csv").read_text().splitlines()) == 1 + 2000 // 20
 
 
 def test_the_clock_ends_segments_and_the_run_goes_on(job: SlurmJob, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_signal_during_the_import_of_torch_waits_and_is_served(job: SlurmJob, 
     """USR2 before any handler could be there neither kills the job nor is lost."""
     job_id = job.submit()
     job.cluster.wait_for_state(job_id, "RUNNING")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not job.job_log():  # submitit's first line: Python has begun
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -153,7 +153,7 @@ def test_a_signal_during_the_import_of_torch_waits_and_is_served(job: SlurmJob, 
     job.cluster.ask("scancel", "--signal=USR2", job_id)
     job.wait_until_finished(job_id)
     assert job.reasons() == ["time_limit"]
-    assert job.events("stopped")[0]["step"] < 3000
+    assert job.events("stopped")[0]["step"] < 2000
     assert job.traces() == whole
 
 
@@ -383,6 +383,6 @@ def test_status_stands_without_the_scheduler(job: SlurmJob, tmp_path: Path) -> N
     job.environment["SLURM_CONF"] = str(tmp_path / "no-such.conf")
     began = time.monotonic()
     assert job.slurm("status", "small") == 0, job.output
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # on a busy machine a command takes some seconds to start
     assert "running" in job.output
     assert "squeue does not answer" in job.output
