@@ -109,29 +109,34 @@ def test_a_task_that_comes_to_life_behind_a_dead_srun_is_started_again(
     assert requeued == ["5", "5", "5"]
 
 
-# The module is torn down after Python has put its signal handlers back to the default.
+# The object is torn down after Python has put its signal handlers back to the default.
 SIGNALLED_ON_THE_WAY_OUT = """
 import os, signal, sys
-from {module} import main
+from job.__main__ import main as aae_job
+from slurm.__main__ import main as aae_slurm
+from slurm.task import Task
 
 class Late:
     def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGUSR2):
         kill(pid, number)
 
 late = Late()
-sys.exit(main({arguments}))
 """
 
 
-@pytest.mark.parametrize(("module", "arguments"), [("slurm.__main__", ["run"]), ("job.__main__", [])])
-def test_a_signal_on_the_way_out_does_not_fail_a_finished_run(
-    module: str, arguments: list[str], small_job: Job
-) -> None:
-    """The time limit may come near while Python takes itself down: the run is finished, and its exit code stays 0."""
-    program = SIGNALLED_ON_THE_WAY_OUT.format(module=module, arguments=arguments)
-    environment = {**small_job.environment, "SLURM_JOB_ID": "5", "AAE_MAX_STEPS": "20"}
+def _run_signalled_on_the_way_out(job: Job, call: str) -> None:
+    program = f"{SIGNALLED_ON_THE_WAY_OUT}sys.exit({call})"
+    environment = {**job.environment, "SLURM_JOB_ID": "5", "AAE_MAX_STEPS": "20"}
     ended = subprocess.run(
         [sys.executable, "-P", "-c", program], env=environment, check=False, capture_output=True, text=True
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert small_job.status()["state"] == "finished"
+    assert ended.returncode == 0, f"{call}: {ended.stdout}{ended.stderr}"
+    assert job.status()["state"] == "finished"
+
+
+@pytest.mark.parametrize("call", ["aae_slurm(['run'])", "aae_job([])"])
+def test_a_signal_on_the_way_out_does_not_fail_a_finished_run(call: str, small_job: Job) -> None:
+    """The time limit may come near while Python takes itself down: the run is finished, and its exit code stays 0."""
+    _run_signalled_on_the_way_out(small_job, call)
+    # What submitit calls; here it finds the run finished, and leaves as it does when it has finished it.
+    _run_signalled_on_the_way_out(small_job, f"Task({str(small_job.run_dir.path)!r})()")
