@@ -2,15 +2,12 @@
 
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
-import orjson
 import pluggy
 import pytest
 from cluster import MEMORY_CGROUPS, Cluster, running_cluster
-from filelock import FileLock
-from jobs import ON_SLURM, Job, SlurmJob, small_settings
+from jobs import ON_SLURM, Job, SlurmJob, once, small_settings
 
 from job.proof import Traces
 
@@ -43,18 +40,6 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("AAE_", "SLURM_", "SBATCH_", "SUBMITIT_")):
             monkeypatch.delenv(name)
-
-
-def once(tmp_path_factory: pytest.TempPathFactory, name: str, settings: dict[str, str]) -> Traces:
-    """What an uninterrupted run leaves behind, made by the first of the parallel test processes that asks."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}.json"
-    with FileLock(f"{shared}.lock"):
-        if not shared.exists():
-            job = Job(tmp_path_factory.mktemp(name), settings)
-            assert job.run() == 0, job.output
-            shared.write_bytes(orjson.dumps(asdict(job.traces())))
-        return Traces(**orjson.loads(shared.read_bytes()))
 
 
 @pytest.fixture(scope="session")

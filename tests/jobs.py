@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from cluster import Cluster
+from filelock import FileLock
 
 from job.history import read_lines
 from job.proof import Traces
@@ -174,3 +177,15 @@ class SlurmJob(Job):
     def lost(self) -> list[int]:
         """Steps lost at each resume."""
         return [record["steps_lost"] for record in self.events("resumed")]
+
+
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, settings: dict[str, str]) -> Traces:
+    """What an uninterrupted run leaves behind, made by the first of the parallel test processes that asks."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}.json"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            job = Job(tmp_path_factory.mktemp(name), settings)
+            assert job.run() == 0, job.output
+            shared.write_bytes(orjson.dumps(asdict(job.traces())))
+        return Traces(**orjson.loads(shared.read_bytes()))

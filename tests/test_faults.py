@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import once
-from jobs import Job, small_settings
+from jobs import Job, once, small_settings
 
 from job.proof import KINDS, Traces, prove, table
 from job.settings import Settings
