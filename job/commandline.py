@@ -3,11 +3,21 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from typing import NoReturn
 
 from job.errors import AaeError, UsageError
-from job.rundir import find_run
+from job.rundir.find import find_run
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: the module whose `run` takes its arguments and returns an exit code, and what it does, in a line."""
+
+    module: str
+    does: str
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,11 +36,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def run_command(prog: str, command: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Run one command of a console script; returns its exit code, and tells an AaeError in one message on stderr."""
+def run_command(prog: str, commands: Mapping[str, Command], default: str, arguments: list[str]) -> int:
+    """Run the command that the first argument names, else the module `default`; only that one is loaded.
+
+    Returns its exit code, and tells an AaeError in one message on stderr.
+    """
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # lines appear in a batch job's log at once
+    named = commands.get(arguments[0]) if arguments else None
+    module, rest = (named.module, arguments[1:]) if named else (default, arguments)
     try:
-        return command(arguments)
+        return int(import_module(module).run(rest))
     except AaeError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
@@ -48,3 +63,33 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def printable(text: str) -> str:
     """Foreign text with everything escaped that could steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: 43 s, 2 min 05 s, 1 h 05 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def count(text: str) -> int:
+    """The type of an argument that counts something."""
+    if not text.isdigit() or not 1 <= int(text) <= 10_000:
+        raise ValueError
+    return int(text)
+
+
+count.__name__ = "number from 1 to 10,000"  # how argparse names it in an error
+
+
+def positive(text: str) -> float:
+    """The type of an argument that is a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+positive.__name__ = "positive number"

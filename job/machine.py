@@ -1,4 +1,4 @@
-"""What this process may use: CPUs, GPU, and the versions it runs on."""
+"""What this process may use and has used, and the versions it runs on; loads none of them."""
 
 import math
 import os
@@ -7,12 +7,6 @@ import resource
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from job.errors import HopelessError
-
-if TYPE_CHECKING:
-    import torch
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -52,41 +46,6 @@ def _text(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
-
-
-def choose_device(wanted: str, environment: Mapping[str, str] = os.environ) -> "torch.device":
-    """The device for `auto`, `cpu` or `cuda`; raises HopelessError if a GPU is expected and torch sees none."""
-    import torch
-
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available() and not _given_gpu(environment)):
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    given = (
-        f"the allocation names GPU {_given_gpu(environment)}" if wanted == "auto" else "AAE_DEVICE=cuda asks for a GPU"
-    )
-    raise HopelessError(
-        "no_gpu",
-        f"{given}, but torch {torch.__version__} sees none on host {platform.node()}: check `nvidia-smi` there, that this "
-        f"torch is built for CUDA (built for: {torch.version.cuda}) and that the driver is new enough for it; "
-        "AAE_DEVICE=cpu trains on the CPU on purpose",
-    )
-
-
-def _given_gpu(environment: Mapping[str, str]) -> str:
-    """The GPUs that Slurm gave to this process, '' if none or outside an allocation."""
-    if "SLURM_JOB_ID" not in environment:
-        return ""
-    names = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
-    given = next((environment[n] for n in names if environment.get(n)), "")
-    return "" if given == "NoDevFiles" else given
-
-
-def device_name(device: "torch.device") -> str:
-    """A device's name for people: cpu, or cuda and the GPU's model."""
-    import torch
-
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 def peak_memory_bytes() -> int:

@@ -8,21 +8,17 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from job.allocation import Allocation
-from job.cancel import read_mark
-from job.claim import Claim, Owner, claim_run, newest_claim, read_segment
-from job.crash import Crash, records_before, settle, what_to_change
-from job.errors import AaeError, TakenOverError, UsageError
-from job.eventlog import EventLog
-from job.outbox import Outbox
-from job.record import read_record
-from job.rundir import RunDir
-from job.status import Status, now, read_status, write_status
-from slurm.queue import GOES_ON, requeue, show_job
-from slurm.start import Start
+from job.errors import AaeError
+from job.rundir.cancel import read_mark
+from job.rundir.directory import RunDir
+from job.rundir.status import Status, now, write_status
+from job.segment.crash import Crash, records_before, what_to_change
+from slurm.node.postmortem import put_on_record, task_lives
+from slurm.node.start import Start
+from slurm.scheduler.queue import GOES_ON, show_job
+from slurm.scheduler.requeue import requeue
 
 # What srun and slurmstepd print when the kernel has ended a task that used more memory than the job was given.
 _NO_MEMORY = ("Out Of Memory", "oom-kill event", "oom_kill event")
@@ -43,13 +39,13 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         told = put_on_record(run_dir, start, lambda status: _killed(run_dir, start, status, int(exit_code)))
     except (AaeError, OSError) as error:
-        if not _task_lives(run_dir, start):
+        if not task_lives(run_dir, start):
             print(f"aae-slurm: job {start.job_id} is not started again: {error}", file=sys.stderr, flush=True)
             return
         told = None  # it has claimed the run only now
     if told is not None:
         print(f"aae-slurm: {told.verdict}", flush=True)
-    if _task_lives(run_dir, start):
+    if task_lives(run_dir, start):
         # With this script Slurm ends the task too, which takes it for an operator's requeue, and saves.
         print("aae-slurm: srun was killed, not what it had started; that saves, and the job starts again", flush=True)
     elif told is None or told.state != "waiting":
@@ -61,61 +57,6 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"aae-slurm: {again}", file=sys.stderr, flush=True)
     if told is not None:
         write_status(run_dir, told.model_copy(update={"verdict": f"{told.verdict}; {again}", "updated_at": now()}))
-
-
-def _task_lives(run_dir: RunDir, start: Start) -> bool:
-    """Whether this start's own process holds the run and lives: then srun alone has died."""
-    newest = read_segment(run_dir, newest_claim(run_dir))
-    if newest is None or newest.cause is not None or not newest.owner.is_start(start.job_id, start.restart_count):
-        return False
-    return newest.owner.lives(Owner.this_process())
-
-
-def put_on_record(run_dir: RunDir, start: Start, crash_of: Callable[[Status], Crash]) -> Status | None:
-    """Settle the crash of this start if it has not ended in order; returns the status written, None if there is none to write.
-
-    Raises AaeError or OSError.
-    """
-    before = read_status(run_dir)
-    if before is None or before.state in ("finished", "failed", "cancelled"):
-        return None
-    claim = _claim_of_the_dead(run_dir, start)
-    if claim is None:
-        return None
-    run_dir.fence = claim.check
-    saved_step = next(iter(run_dir.checkpoint_steps(before.checkpoint_step)), 0)
-    status = before.model_copy(update={"segment": claim.number, "job_id": start.job_id, "checkpoint_step": saved_step})
-    outbox = Outbox(run_dir)
-    log = EventLog(run_dir, claim.number, outbox)
-    changes = settle(run_dir, claim, log, crash_of(before), saved_step, _allowance(run_dir))
-    outbox.flush()
-    status = status.model_copy(update={**changes, "updated_at": now()})
-    write_status(run_dir, status)
-    return status
-
-
-def _allowance(run_dir: RunDir) -> int | None:
-    """The run's allowance; None if its settings cannot be read, which no restart would help."""
-    try:
-        record = read_record(run_dir)
-    except UsageError:
-        return None
-    return Allocation.model_validate(record.slurm).max_stalls if record else None
-
-
-def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:
-    """The claim of this start if nothing has ended it yet; one made for it if it died before it could make its own."""
-    newest = newest_claim(run_dir)
-    for number in range(newest, 0, -1):
-        segment = read_segment(run_dir, number)
-        if segment is not None and segment.owner.is_start(start.job_id, start.restart_count):
-            # One that is not the newest was taken over: the run goes on elsewhere.
-            over = number < newest or segment.cause is not None
-            return None if over or segment.owner.lives(Owner.this_process()) else Claim(run_dir, number, segment)
-    try:
-        return claim_run(run_dir, Owner.this_process(start.job_id, start.restart_count))
-    except TakenOverError:
-        return None
 
 
 def _killed(run_dir: RunDir, start: Start, status: Status, exit_code: int) -> Crash:

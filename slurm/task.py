@@ -12,7 +12,7 @@ class Task:
 
     def __call__(self) -> None:
         """Run one segment; leaves with its exit code by SystemExit unless the run is finished."""
-        from slurm.segment import run_submitted
+        from slurm.node.segment import run_submitted
 
         code = run_submitted(self.run_dir, os.environ)
         if code != 0:

@@ -1,6 +1,7 @@
 """Fixtures of all tests: an environment without AAE_* or scheduler variables, and one uninterrupted run to compare with."""
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 from cluster import MEMORY_CGROUPS, Cluster, running_cluster
 from jobs import ON_SLURM, Job, SlurmJob, once, small_settings
 
-from job.proof import Traces
+from job.proofs.exactness import Traces
 
 # The parallel test processes, and what they start, share the cores: with a thread each in every one of them they would
 # wait for each other's, ten times as long as one alone takes.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Under nohup SIGHUP is ignored, which every process that is started here would inherit.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

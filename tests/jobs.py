@@ -16,9 +16,9 @@ import pytest
 from cluster import Cluster
 from filelock import FileLock
 
-from job.history import read_lines
-from job.proof import Traces
-from job.rundir import RunDir
+from job.log.reader import read_lines
+from job.proofs.exactness import Traces
+from job.rundir.directory import RunDir
 
 TOTAL = 900
 

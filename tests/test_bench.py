@@ -8,12 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from aae.networks import AdversarialAutoencoder
-from job.bench import Bench, Measured, modes_for, table
-from job.bench_modes import AsLoaded, Mode, Products, notebook_picture
 from job.commands import bench
-from job.data import load_images
-from job.phases import Phases
-from job.settings import Settings
+from job.config.settings import Settings
+from job.data.images import load_images
+from job.proofs.bench import Bench, Measured, modes_for, table
+from job.proofs.bench_modes import AsLoaded, Mode, Products, notebook_picture
+from job.training.phases import Phases
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,9 @@ def test_the_lectures_data_are_the_same_images() -> None:
     """One by one through PIL and ToTensor come the numbers that this project makes of the whole batch."""
     settings = Settings()
     image, _ = AsLoaded(settings, CPU)[7]
-    assert torch.equal(image.flatten(), load_images(settings, train=True).pixels[7].float() / 255)
+    assert torch.equal(
+        image.flatten(), load_images(settings.dataset, settings.data_dir, train=True).pixels[7].float() / 255
+    )
 
 
 def test_the_notebooks_picture_shows_a_hundred_codes() -> None:
@@ -47,10 +49,10 @@ def test_the_notebooks_picture_shows_a_hundred_codes() -> None:
 
 def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Modes take turns in processes of their own; times are positive, and the ratios fit them."""
-    monkeypatch.setattr("job.bench.TURN_S", 0.05)
-    monkeypatch.setattr("job.bench.modes_for", lambda _: [Mode("lecture"), Mode("ours"), Mode("floor")])
+    monkeypatch.setattr("job.proofs.bench.TURN_S", 0.05)
+    monkeypatch.setattr("job.proofs.bench.modes_for", lambda _: [Mode("lecture"), Mode("ours"), Mode("floor")])
     arguments = ["--turns", "3", "--hidden-dim", "8", "--batch-size", "10", "--num-threads", "1", "--device", "cpu"]
-    assert bench([*arguments, "--json"]) == 0
+    assert bench.run([*arguments, "--json"]) == 0
     lecture, ours, floor = json.loads(capsys.readouterr().out)["modes"]
     assert [mode["kind"] for mode in (lecture, ours, floor)] == ["lecture", "ours", "floor"]
     assert all(ms > 0 and len(mode["step_ms"]) == 3 for mode in (lecture, ours, floor) for ms in mode["step_ms"])

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from job.checkpoint import load_newest, make_room, prune, read_checkpoint, save_checkpoint
+from job.checkpoints.checkpoint import load_newest, make_room, prune, read_checkpoint, save_checkpoint
 from job.errors import CheckpointError, HopelessError, UsageError
-from job.rundir import RunDir
+from job.rundir.directory import RunDir
 
 STATE = {"model": {"w": torch.arange(300.0)}, "elapsed_s": 1.5, "pending": [(None, b"line\n")]}
 

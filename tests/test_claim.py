@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from job import claim
-from job.allocation import Allocation
-from job.cancel import CancelMark, read_mark
-from job.claim import Owner, claim_run
+from job.config.allocation import Allocation
+from job.config.plan import plan_start
+from job.config.settings import Settings
+from job.config.sources import Configuration
 from job.errors import TakenOverError
-from job.record import plan_start
-from job.run import Run
-from job.rundir import RunDir
-from job.settings import Settings
-from job.sources import Configuration
-from job.status import Heartbeat, Status
+from job.rundir import claim
+from job.rundir.cancel import CancelMark, read_mark
+from job.rundir.claim import claim_run
+from job.rundir.directory import RunDir
+from job.rundir.heartbeat import Heartbeat
+from job.rundir.owner import Owner
+from job.rundir.status import Status
+from job.segment.run import Run
 
 
 @pytest.fixture
@@ -174,17 +176,17 @@ def test_a_cancel_while_a_start_waits_for_the_run_is_not_lost(run_dir: RunDir) -
     """A mark that a start finds goes, unless it names this very job; one that is left while it waits stays too."""
     settings = Settings(runs_dir=run_dir.path.parent, run_name=run_dir.path.name)
     configuration = Configuration(settings, Allocation(), {})
-    plan = plan_start(run_dir, configuration)
+    plan = plan_start(configuration)
     CancelMark(job_id="1", host=None, pid=None, time="before").leave(run_dir)
-    with Run(run_dir, plan):
+    with Run(plan):
         assert not run_dir.cancel_mark.exists()
     mine = CancelMark(job_id="local-5", host=None, pid=None, time="while torch was loaded")
     mine.leave(run_dir)
-    with Run(run_dir, plan, owner=Owner.this_process("local-5")):
+    with Run(plan, owner=Owner.this_process("local-5")):
         assert read_mark(run_dir) == mine
     late = CancelMark(job_id=None, host=None, pid=None, time="late")
     waiting = threading.Timer(0.3, late.leave, [run_dir])
     waiting.start()
-    with Run(run_dir, plan):  # waits, since the process of the last claim lives: this one
+    with Run(plan):  # waits, since the process of the last claim lives: this one
         assert read_mark(run_dir) == late
     waiting.join()

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from job.claim import Claim, Owner, Segment
-from job.crash import crash_of, settle, used_up
 from job.errors import HopelessError, UsageError
-from job.eventlog import EventLog
-from job.history import read_lines
-from job.outbox import Outbox
-from job.rundir import RunDir
+from job.log.reader import read_lines
+from job.log.writer import EventLog
+from job.rundir.claim import Claim, Segment
+from job.rundir.directory import RunDir
+from job.rundir.outbox import Outbox
+from job.rundir.owner import Owner
+from job.segment.crash import crash_of, settle, used_up
 
 
 def _history(run_dir: RunDir, *segments: tuple[Any, ...]) -> Segment:

@@ -17,18 +17,18 @@ from jobs import TOTAL, Job, small_settings
 from PIL import Image
 
 from aae.networks import AdversarialAutoencoder
-from job.checkpoint import read_checkpoint
-from job.curves import CurveDrawing, draw_curves
-from job.data import held_out_sample, load_images
+from job.checkpoints.checkpoint import read_checkpoint
+from job.config.settings import Settings
+from job.data.images import held_out_sample, load_images
 from job.errors import HopelessError
-from job.evaluation import evaluate
-from job.eventlog import EventLog
-from job.events import EVALUATION_KEYS
-from job.history import merged_records
-from job.outbox import Outbox
-from job.proof import Traces
-from job.rundir import RunDir
-from job.settings import Settings
+from job.evaluation.measures import evaluate
+from job.log.events import EVALUATION_KEYS
+from job.log.reader import merged_records
+from job.log.writer import EventLog
+from job.proofs.exactness import Traces
+from job.results.curves import CurveDrawing, draw_curves
+from job.rundir.directory import RunDir
+from job.rundir.outbox import Outbox
 
 EVERY = 150
 
@@ -204,7 +204,7 @@ def _model(scale: float) -> AdversarialAutoencoder:
 
 def test_an_evaluation_takes_nothing_from_the_random_state_and_repeats_itself() -> None:
     """The same weights and step: the same figures; another step: other samples of the prior."""
-    images = held_out_sample(load_images(Settings(), train=False), 200)
+    images = held_out_sample(load_images("digits", Path(), train=False), 200)
     model = _model(1)
     state = torch.get_rng_state()
     first = evaluate(model, images, Settings(), 7, 0.01)
@@ -216,14 +216,14 @@ def test_an_evaluation_takes_nothing_from_the_random_state_and_repeats_itself() 
 @pytest.mark.parametrize("scale", [float("nan"), 1e30])
 def test_codes_that_are_no_numbers_end_the_run_with_a_verdict(scale: float) -> None:
     """Not with a traceback out of a library that does not like them."""
-    images = held_out_sample(load_images(Settings(), train=False), 50)
+    images = held_out_sample(load_images("digits", Path(), train=False), 50)
     with pytest.raises(HopelessError, match="not finite numbers at step 3"):
         evaluate(_model(scale), images, Settings(), 3, 0.01)
 
 
 def test_the_held_out_images_are_no_training_images() -> None:
     """2,000 digits with labels, none of them among the 10,000 to train on; a sample of them is the same every time."""
-    train, held_out = (load_images(Settings(), train=part) for part in (True, False))
+    train, held_out = (load_images("digits", Path(), train=part) for part in (True, False))
     assert (len(train.pixels), len(held_out.pixels)) == (10_000, 2_000)
     seen = {row.numpy().tobytes() for row in train.pixels}
     assert sum(row.numpy().tobytes() in seen for row in held_out.pixels) == 0
@@ -251,7 +251,7 @@ def test_curves_are_drawn_of_any_log(tmp_path: Path, small_job: Job) -> None:
 
 def test_curves_are_kept_fresh_by_a_process_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun when it is time, taken over when it is done, and not begun again at once."""
-    monkeypatch.setattr("job.curves.FIRST_S", 0.0)
+    monkeypatch.setattr("job.results.curves.FIRST_S", 0.0)
     run_dir = RunDir(tmp_path / "r")
     run_dir.path.mkdir()
     with contextlib.closing(CurveDrawing(run_dir, Outbox(run_dir))) as drawing:
@@ -270,7 +270,7 @@ def test_curves_that_cannot_be_begun_do_not_stop_a_run(tmp_path: Path, monkeypat
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("job.curves.FIRST_S", 0.0)
+    monkeypatch.setattr("job.results.curves.FIRST_S", 0.0)
     run_dir = RunDir(tmp_path / "r")
     run_dir.path.mkdir()
     drawing = CurveDrawing(run_dir, Outbox(run_dir))

@@ -10,13 +10,13 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from job import history
-from job.eventlog import EventLog, cut_torn_line
-from job.history import last_records, merged_records, read_lines
-from job.outbox import Outbox
-from job.rundir import RunDir
-from job.status import Status, now, write_status
-from slurm.stream import print_log
+from job.log import reader
+from job.log.reader import last_records, merged_records, read_lines
+from job.log.writer import EventLog, cut_torn_line
+from job.rundir.directory import RunDir
+from job.rundir.outbox import Outbox
+from job.rundir.status import Status, now, write_status
+from slurm.login.log import print_log
 
 
 @pytest.fixture
@@ -120,9 +120,9 @@ def test_following_prints_a_record_once_that_comes_while_the_log_is_read(
     def merged_lines(path: Path, event: str | None, num_bytes: int | None) -> Iterator[bytes]:
         with path.open("ab") as file:
             file.write(append)
-        return history.merged_lines(path, event, num_bytes)
+        return reader.merged_lines(path, event, num_bytes)
 
-    monkeypatch.setattr("slurm.stream.merged_lines", merged_lines)
+    monkeypatch.setattr("slurm.login.log.merged_lines", merged_lines)
     print_log(run_dir, event="step", fields=["step"], csv=True, follow=True)
     assert capfd.readouterr().out.split() == ["step", "1", "2"]
 
@@ -159,7 +159,7 @@ def test_what_the_disk_refuses_is_kept_in_order(run_dir: RunDir, monkeypatch: py
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 2**20])
 def test_a_log_is_read_in_blocks_of_any_size(block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every whole line once, at every border of a block, of one event or up to a size; a torn last line not."""
-    monkeypatch.setattr("job.history._BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("job.log.reader._BLOCK_BYTES", block_bytes)
     path = tmp_path / "events.jsonl"
     lines = [b'{"event":"step","step":%d}\n' % number for number in range(30)]
     lines[17] = b'{"event":"lattice","step":17,"message":"\\"event\\":\\"step\\""}\n'

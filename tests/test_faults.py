@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from jobs import Job, once, small_settings
 
-from job.proof import KINDS, Traces, prove, table
-from job.settings import Settings
-from job.verify import Finding, verify_run
+from job.config.settings import Settings
+from job.proofs.exactness import KINDS, Traces, prove, table
+from job.proofs.verify import Finding, verify_run
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -13,8 +13,8 @@ import pytest
 from jobs import TOTAL, Job, small_settings
 from PIL import Image
 
-from job.events import events_schema
-from job.proof import Traces
+from job.log.events import events_schema
+from job.proofs.exactness import Traces
 
 # What a stop by each signal must look like: (exit code, reason in `stopped`).
 POLITE = {

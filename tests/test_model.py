@@ -11,7 +11,7 @@ from aae.lattice import Lattice, decode_picture
 from aae.losses import discriminator_loss, generator_loss, reconstruction_loss
 from aae.networks import AdversarialAutoencoder, Decoder, Perceptron
 from aae.prior import sample_prior
-from job.pictures import lattice_png
+from job.results.pictures import lattice_png
 
 
 def test_networks_have_the_sizes_of_the_lecture() -> None:

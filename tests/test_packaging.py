@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import job
-from job.datasets import NUM_TRAINING_IMAGES
+from job.data.datasets import NUM_TRAINING_IMAGES
 
 
 def test_the_tests_run_against_the_installed_wheel() -> None:
@@ -29,12 +29,12 @@ def test_the_embedded_digits_are_whole_with_their_notice() -> None:
     """12,000 digits with labels, 10,000 of them for training, and where they come from."""
     import numpy as np
 
-    with files("job").joinpath("digits", "digits.npz").open("rb") as file, np.load(file) as arrays:
+    with files("job.data").joinpath("digits", "digits.npz").open("rb") as file, np.load(file) as arrays:
         assert arrays["images"].shape == (12_000, 28, 28)
         assert arrays["labels"][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # MNIST's well-known beginning
         assert sorted(set(arrays["labels"].tolist())) == list(range(10))
     assert NUM_TRAINING_IMAGES["digits"] == 10_000
-    assert "LeCun" in files("job").joinpath("digits", "NOTICE").read_text()
+    assert "LeCun" in files("job.data").joinpath("digits", "NOTICE").read_text()
 
 
 @pytest.mark.parametrize("command", [[], ["fetch"], ["evaluate"], ["sample"], ["verify"], ["events-schema"]])

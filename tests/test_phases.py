@@ -10,9 +10,10 @@ from torch.utils.data import Dataset, TensorDataset
 
 from aae.lecture import LectureOptimizers, lecture_step, train_as_the_lecture
 from aae.networks import AdversarialAutoencoder
-from job.data import Batches, load_images
-from job.phases import Phases
-from job.settings import Settings
+from job.config.settings import Settings
+from job.data.batches import Batches
+from job.data.images import load_images
+from job.training.phases import Phases
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ def _model(dtype: torch.dtype, dropout: bool) -> AdversarialAutoencoder:
 def test_the_step_equals_the_lectures_over_100_steps(dtype: torch.dtype, tolerance: float) -> None:
     """Without dropout, losses and weights agree to rounding: in double precision too, so no difference hides in it."""
     settings = Settings(batch_size=50)
-    batches = Batches(load_images(settings, train=True).pixels, 50, 0, CPU)
+    batches = Batches(load_images(settings.dataset, settings.data_dir, train=True).pixels, 50, 0, CPU)
     ours, theirs = _model(dtype, dropout=False), _model(dtype, dropout=False)
     phases, optimizers = Phases(ours, settings, CPU), LectureOptimizers(theirs)
     for step in range(1, 101):
@@ -48,7 +49,7 @@ def test_the_step_equals_the_lectures_over_100_steps(dtype: torch.dtype, toleran
 def test_the_lectures_own_loop_trains() -> None:
     """`train_as_the_lecture` runs on a data set of images and labels and lowers the reconstruction loss."""
     torch.manual_seed(0)
-    images = load_images(Settings(), train=True).pixels[:500].view(-1, 1, 28, 28) / 255
+    images = load_images("digits", Path(), train=True).pixels[:500].view(-1, 1, 28, 28) / 255
     dataset = cast("Dataset[tuple[Tensor, int]]", TensorDataset(images, torch.zeros(500, dtype=torch.int64)))
     losses = train_as_the_lecture(AdversarialAutoencoder(2, 400), dataset, batch_size=50)
     values = [next(losses).reconstruction for _ in range(60)]
@@ -91,7 +92,10 @@ def test_bfloat16_trains_close_to_float32() -> None:
     for precision in ("float32", "bfloat16"):
         model = _model(torch.float32, dropout=False)
         settings = Settings(precision=precision, batch_size=50)
-        phases, batches = Phases(model, settings, CPU), Batches(load_images(settings, train=True).pixels, 50, 0, CPU)
+        phases, batches = (
+            Phases(model, settings, CPU),
+            Batches(load_images(settings.dataset, settings.data_dir, train=True).pixels, 50, 0, CPU),
+        )
         torch.manual_seed(0)
         readings.append(torch.stack([phases.step(batches.at(step)) for step in range(1, 31)])[-1])
         assert all(p.dtype == torch.float32 for p in model.parameters())
@@ -155,7 +159,7 @@ def test_a_step_on_a_gpu_waits_for_nothing() -> None:
     cuda = torch.device("cuda")
     settings = Settings()
     phases = Phases(AdversarialAutoencoder(2, 64).to(cuda), settings, cuda)
-    batches = Batches(load_images(settings, train=True).pixels, 100, 0, cuda)
+    batches = Batches(load_images(settings.dataset, settings.data_dir, train=True).pixels, 100, 0, cuda)
     phases.step(batches.at(1))
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -10,10 +10,10 @@ from jobs import Job, small_settings
 from torch import Tensor
 
 from aae.networks import AdversarialAutoencoder
-from job.graph import GraphedStep
-from job.phases import Phases
-from job.precision import Working
-from job.settings import Settings
+from job.config.settings import Settings
+from job.training.graph import GraphedStep
+from job.training.phases import Phases
+from job.training.precision import Working
 
 without_gpu = pytest.mark.skipif(
     torch.cuda.is_available(), reason="tells what happens without a GPU; there is one here"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from job.commands import COMMANDS as JOB_COMMANDS
-from job.events import EVENTS, Event
-from job.settings import FREE, TOTAL
-from job.sources import FIELDS, variable
-from slurm.__main__ import COMMANDS as SLURM_COMMANDS
+from job.config.settings import FREE, TOTAL
+from job.config.sources import FIELDS, variable
+from job.log.events import EVENTS, Event
+from slurm.login import COMMANDS as SLURM_COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

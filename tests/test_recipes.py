@@ -9,12 +9,12 @@ import torch
 from aae.losses import reconstruction_loss
 from aae.networks import AdversarialAutoencoder
 from aae.noise import with_noise
-from job.average import EVERY_STEPS, Average
+from job.config.recipes import RECIPES
+from job.config.settings import FREE, Settings
+from job.config.sources import read_configuration
 from job.errors import SettingsError
-from job.phases import Phases
-from job.recipes import RECIPES
-from job.settings import FREE, Settings
-from job.sources import read_configuration
+from job.training.average import EVERY_STEPS, Average
+from job.training.phases import Phases
 
 CPU = torch.device("cpu")
 

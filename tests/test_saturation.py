@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from job.saturation import CHANCE_LOSS, Detector, Reading, judge, windows_needed
-from job.settings import Settings
+from job.config.settings import Settings
+from job.evaluation.saturation import CHANCE_LOSS, Detector, Reading, judge, windows_needed
 
 SETTINGS = Settings()
 AT_REST = Reading(

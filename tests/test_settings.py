@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from job.allocation import Allocation
+from job.config.allocation import Allocation
+from job.config.plan import plan_start
+from job.config.record import Record
+from job.config.settings import FREE, TOTAL, Settings
+from job.config.sources import FIELDS, Configuration, read_configuration
 from job.errors import SettingsError, UsageError
-from job.machine import allotted_cpus, choose_device
-from job.record import Record, plan_start
-from job.rundir import RunDir
-from job.settings import FREE, TOTAL, Settings
-from job.sources import FIELDS, Configuration, read_configuration
+from job.machine import allotted_cpus
+from job.rundir.directory import RunDir
+from job.training.device import choose_device
 
 
 def test_a_flag_wins_over_the_environment_over_the_env_file_over_the_default(tmp_path: Path) -> None:
@@ -161,19 +163,19 @@ def test_on_resume_fixed_settings_are_refused_and_free_ones_taken(name: str, tmp
     run_dir.path.mkdir()
     settings = Settings(runs_dir=tmp_path, run_name="r")
     Record.of(_configuration(settings)).write(run_dir)
-    assert not plan_start(run_dir, _configuration(settings)).is_changed
+    assert not plan_start(_configuration(settings)).is_changed
     value = OTHER_VALUES[name]
     if value is None:
         return  # where a run lies is not a property of it: a run may be moved
     other = Settings(**{**settings.model_dump(), name: value})
     if name in FREE | TOTAL:
-        plan = plan_start(run_dir, _configuration(other))
+        plan = plan_start(_configuration(other))
         assert plan.is_changed
         assert plan.record.settings[name] == other.model_dump(mode="json")[name]
         assert getattr(plan.settings, name) == getattr(other, name)
     else:
         with pytest.raises(UsageError, match=f"AAE_{name.upper()} is {getattr(settings, name)} in settings.json, now"):
-            plan_start(run_dir, _configuration(other))
+            plan_start(_configuration(other))
 
 
 def test_the_number_of_threads_is_kept_once_it_is_known(tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_the_number_of_threads_is_kept_once_it_is_known(tmp_path: Path) -> None:
     run_dir.path.mkdir()
     settings = Settings(runs_dir=tmp_path, run_name="r")
     Record.of(_configuration(settings.model_copy(update={"num_threads": 3}))).write(run_dir)
-    plan = plan_start(run_dir, _configuration(settings))
+    plan = plan_start(_configuration(settings))
     assert (plan.settings.num_threads, plan.is_changed) == (3, False)
 
 
@@ -191,7 +193,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "thesis.tex").write_text("")
     with pytest.raises(UsageError, match="no run directory"):
-        plan_start(RunDir(tmp_path / "r"), read_configuration(environment={"AAE_RUN_NAME": "r"}))
+        plan_start(read_configuration(environment={"AAE_RUN_NAME": "r", "AAE_RUNS_DIR": str(tmp_path)}))
 
 
 def test_a_start_that_got_no_further_than_its_claim_is_no_stranger(tmp_path: Path) -> None:
@@ -200,7 +202,7 @@ def test_a_start_that_got_no_further_than_its_claim_is_no_stranger(tmp_path: Pat
     run_dir.claim_file(1).parent.mkdir(parents=True)
     run_dir.claim_file(1).write_text("")
     run_dir.status_file.write_text("")
-    assert plan_start(run_dir, read_configuration(environment={"AAE_RUN_NAME": "r"})).is_changed
+    assert plan_start(read_configuration(environment={"AAE_RUN_NAME": "r", "AAE_RUNS_DIR": str(tmp_path)})).is_changed
 
 
 def test_the_allotted_cpus_are_the_least_that_anyone_grants() -> None:

@@ -13,9 +13,9 @@ import pytest
 from cluster import Cluster
 from jobs import SlurmJob
 
-from job.cancel import CancelMark
-from job.proof import Traces
-from job.status import now
+from job.proofs.exactness import Traces
+from job.rundir.cancel import CancelMark
+from job.rundir.status import now
 
 pytestmark = pytest.mark.timeout(400)
 

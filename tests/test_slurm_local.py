@@ -9,7 +9,7 @@ import orjson
 import pytest
 from jobs import ON_SLURM, TOTAL, Job, small_settings
 
-from job.proof import Traces
+from job.proofs.exactness import Traces
 
 
 def _wait_for_state(job: Job, state: str, timeout_s: float = 150) -> None:

@@ -18,7 +18,7 @@ from cluster import Cluster
 from jobs import ON_SLURM, Job, SlurmJob, small_settings
 
 import slurm
-from job.proof import Traces
+from job.proofs.exactness import Traces
 
 pytestmark = pytest.mark.timeout(400)
 

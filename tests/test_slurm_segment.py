@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from jobs import Job
 
-from job.claim import Owner, Segment, _process_start, create_exclusively, newest_claim
-from job.crash import Crash
-from job.status import read_status, write_status
-from slurm import aftermath, segment
-from slurm.segment import Leave, _decide, _meaning_of_signal
-from slurm.signals import _ASKING, AllocationStop
-from slurm.start import Start
+from job.rundir.claim import Segment, newest_claim
+from job.rundir.directory import create_exclusively
+from job.rundir.owner import Owner, process_start_of
+from job.rundir.status import read_status, write_status
+from job.segment.crash import Crash
+from slurm import aftermath
+from slurm.node import leave as leaving
+from slurm.node.leave import Leave, _meaning_of_signal, decide
+from slurm.node.signals import AllocationStop
+from slurm.node.start import Start
 
 START = Start("5", restart_count=1, local=False)
 USR2, TERM = signal.SIGUSR2, signal.SIGTERM
@@ -52,7 +55,7 @@ def test_slurms_view_of_the_job_tells_what_a_signal_means(
 @pytest.fixture
 def stop() -> Iterator[AllocationStop]:
     """Handlers as in an allocation, taken away afterwards."""
-    before = {number: signal.getsignal(number) for number in (*_ASKING, signal.SIGCONT)}
+    before = {number: signal.getsignal(number) for number in (*AllocationStop.ASKING, signal.SIGCONT)}
     yield AllocationStop()
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -63,13 +66,13 @@ def test_a_preemption_without_a_grace_time_is_known_by_a_sigusr2_behind_the_sigt
     comes_after_s: float | None, reason: str, stop: AllocationStop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slurm sends both, apart from each other; on a busy node the SIGTERM may be served before the other has come."""
-    monkeypatch.setattr(segment, "show_job", lambda _: {"JobState": "COMPLETING", "Restarts": "2"})
+    monkeypatch.setattr(leaving, "show_job", lambda _: {"JobState": "COMPLETING", "Restarts": "2"})
     os.kill(os.getpid(), signal.SIGTERM)
     asked = stop()
     assert asked == "terminated"
     if comes_after_s is not None:
         threading.Timer(comes_after_s, os.kill, (os.getpid(), signal.SIGUSR2)).start()
-    leave = _decide(asked, stop, START)
+    leave = decide(asked, stop, START)
     assert leave is not None
     assert (leave.reason, leave.requeue, leave.slurm_restarts) == (reason, False, True)
 
@@ -88,7 +91,7 @@ def test_a_task_that_comes_to_life_behind_a_dead_srun_is_started_again(
     with subprocess.Popen(["sleep", "60"]) as task:
 
         def claimed_meanwhile(*arguments: Any) -> Crash:
-            owner = {"pid": task.pid, "process_start": _process_start(task.pid)}
+            owner = {"pid": task.pid, "process_start": process_start_of(task.pid)}
             segment = Segment(owner=Owner.this_process("5").model_copy(update=owner))
             path = run_dir.claim_file(newest_claim(run_dir) + 1)
             create_exclusively(path, segment.model_dump_json().encode())

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from job.allocation import Allocation, minutes
-from job.claim import Owner, Segment
-from job.rundir import RunDir
-from job.status import Status
-from slurm.queue import Job
-from slurm.states import show
+from job.config.allocation import Allocation, minutes
+from job.rundir.claim import Segment
+from job.rundir.directory import RunDir
+from job.rundir.owner import Owner
+from job.rundir.status import Status
+from slurm.login.states import show
+from slurm.scheduler.queue import Job
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""settings.json: what a run is, written down once."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from job.config.settings import Settings
+from job.config.sources import Configuration
+from job.errors import UsageError
+from job.machine import versions
+from job.rundir.directory import RunDir
+
+FORMAT = 1
+
+
+class Record(BaseModel):
+    """The content of settings.json; `settings` holds every field, so that nothing is ever filled from an environment."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int
+    settings: dict[str, Any]
+    sources: dict[str, str]
+    slurm: dict[str, Any]
+    versions: dict[str, str]
+    source_revision: str | None
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> "Record":
+        """The record of a new run."""
+        settings = configuration.settings
+        return cls(
+            format=FORMAT,
+            settings=settings.model_copy(update={"run_name": settings.name}).model_dump(mode="json"),
+            sources=configuration.sources,
+            slurm=configuration.allocation.model_dump(mode="json"),
+            versions=versions(),
+            source_revision=source_revision(),
+        )
+
+    def write(self, run_dir: RunDir) -> None:
+        """Replace settings.json."""
+        run_dir.replace(run_dir.settings_file, (json.dumps(self.model_dump(), indent=1) + "\n").encode())
+
+
+def read_record(run_dir: RunDir) -> Record | None:
+    """settings.json of a run, None if there is none; raises UsageError if it cannot be read."""
+    try:
+        content = run_dir.settings_file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(
+            f"{run_dir.settings_file} cannot be read: {error}; set AAE_RUNS_DIR to another folder"
+        ) from error
+    try:
+        record = Record.model_validate_json(content)
+    except ValidationError as error:
+        raise UsageError(
+            f"{run_dir.settings_file} cannot be read: {error}; restore it, or take another AAE_RUN_NAME"
+        ) from error
+    if record.format != FORMAT:
+        raise UsageError(
+            f"{run_dir.settings_file} has format {record.format}, this version reads {FORMAT}; "
+            "install the version it names, or take another AAE_RUN_NAME"
+        )
+    return record
+
+
+def recorded_settings(record: Record, run_dir: RunDir) -> Settings:
+    """The settings of a record; raises UsageError if this version does not know one of them."""
+    try:
+        return Settings(**record.settings)
+    except ValidationError as error:
+        raise UsageError(
+            f"{run_dir.settings_file} was written by version {record.versions.get('aae-job')} of this project and does not "
+            f"fit this one: {error}; install that version, or take another AAE_RUN_NAME"
+        ) from error
+
+
+def source_revision() -> str | None:
+    """The git commit of the source tree this runs from, None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = subprocess.run(  # noqa: S603
+            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return git.stdout.strip() or None

@@ -1,0 +1,66 @@
+"""The images of a data set and their classes: the embedded digits, or torchvision's files."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aae.networks import NUM_PIXELS
+from job.data.datasets import NUM_HELD_OUT_IMAGES, NUM_TRAINING_IMAGES, TORCHVISION_CLASS, Dataset
+from job.errors import AaeError, UsageError
+
+
+def fetch(dataset: str, data_dir: Path) -> Path:
+    """Download a data set through torchvision, unless it is there; returns its folder. Raises AaeError."""
+    import torchvision
+
+    name = TORCHVISION_CLASS[dataset]
+    try:
+        getattr(torchvision.datasets, name)(data_dir, download=True)
+    except (OSError, RuntimeError) as error:
+        raise AaeError(
+            f"{dataset} could not be downloaded into {data_dir}: {error}; try again, or fetch it on a machine with "
+            f"internet and copy {data_dir / name} here"
+        ) from error
+    return data_dir / name
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images as uint8 (N, 784), 255 = ink, and their classes as int64 (N,), 0 to 9."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+def load_images(dataset: Dataset, data_dir: Path, *, train: bool) -> Images:
+    """The training images, or those held out: MNIST's test images, of `digits` its last 2,000.
+
+    Raises UsageError if their number is not the data set's.
+    """
+    num_train, num_held_out = NUM_TRAINING_IMAGES[dataset], NUM_HELD_OUT_IMAGES[dataset]
+    if dataset == "digits":
+        with files("job.data").joinpath("digits", "digits.npz").open("rb") as file, np.load(file) as arrays:
+            part = slice(0, num_train) if train else slice(num_train, None)
+            pixels, labels = torch.from_numpy(arrays["images"][part]), torch.from_numpy(arrays["labels"][part])
+    else:
+        import torchvision
+
+        found = getattr(torchvision.datasets, TORCHVISION_CLASS[dataset])(data_dir, train=train)
+        pixels, labels = found.data, found.targets
+    expected = num_train if train else num_held_out
+    if len(pixels) != expected:
+        raise UsageError(
+            f"AAE_DATASET={dataset}: {len(pixels)} {'training' if train else 'test'} images in "
+            f"{data_dir}, expected {expected}; remove the folder and fetch it again"
+        )
+    return Images(pixels.reshape(expected, NUM_PIXELS), labels.long())
+
+
+def held_out_sample(images: Images, size: int) -> Tensor:
+    """The same `size` images (size, 784) every time, at random from all of them: neighbours are of the same writer."""
+    chosen = torch.randperm(len(images.pixels), generator=torch.Generator().manual_seed(0))[:size]
+    return images.pixels[chosen]

@@ -1,0 +1,92 @@
+"""Evaluations while training goes on: the weights of a window's end, measured by a thread beside the loop."""
+
+import copy
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from torch import Tensor
+
+from aae.metrics import energy_distance_null
+from aae.networks import AdversarialAutoencoder
+from job.config.settings import Settings
+from job.evaluation.measures import encoded, evaluate
+from job.evaluation.saturation import Detector, Reading
+from job.log.writer import EventLog
+from job.rundir.directory import RunDir
+from job.rundir.outbox import Outbox
+
+NUM_IMAGES = 2000  # held out, measured at each window's end
+
+_Result = tuple[dict[str, Any], Reading]
+
+
+class Monitor:
+    """Measures at the end of each window, and keeps the verdict on saturation.
+
+    What an evaluation finds takes effect at a step that settings alone give, half a window later, where the loop waits for
+    it if need be. Its records are on disk, or carried, before any checkpoint of its step or a later one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: AdversarialAutoencoder,
+        images: Tensor,
+        run_dir: RunDir,
+        outbox: Outbox,
+        log: EventLog,
+    ) -> None:
+        self.detector = Detector(settings)
+        self._settings = settings
+        self._images = images
+        self._run_dir = run_dir
+        self._outbox = outbox
+        self._log = log
+        self._snapshot = copy.deepcopy(model).eval()  # a new one would draw its weights from training's random state
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
+        self._null: float | None = None
+        self._pending: Future[_Result] | None = None
+
+    @property
+    def _lag_steps(self) -> int:
+        """Steps from a window's end to where its verdict takes effect; fewer than a window has."""
+        return max(1, self._settings.window_steps // 2)
+
+    def after(self, step: int, model: AdversarialAutoencoder) -> None:
+        """Called after each step: settles what is due, and begins to measure a model at a window's end."""
+        into_window = step % self._settings.window_steps
+        if into_window == self._lag_steps:
+            self.settle()
+        if into_window == 0:
+            self._snapshot.load_state_dict(model.state_dict())
+            self._pending = self._thread.submit(self._measure, step)
+
+    def is_over(self, step: int) -> bool:
+        """Whether the run ends at this step, as saturated: if it is to, and the last window has just made it so."""
+        if not self._settings.stop_when_saturated or self.detector.verdict != "saturated":
+            return False
+        return step == self.detector.readings[-1].step + self._lag_steps
+
+    def settle(self) -> None:
+        """Wait for the evaluation that is under way, if one is, and write what it found; raises what it raised."""
+        if self._pending is None:
+            return
+        found, reading = self._pending.result()
+        self._pending = None
+        self._outbox.put(self._run_dir.relative(self._run_dir.evaluation_file(reading.step)), encoded(found))
+        self._log.write("evaluation", **found)
+        previous = self.detector.verdict
+        judgement = self.detector.read(reading)
+        if judgement.verdict != previous:
+            told = {"verdict": judgement.verdict, "previous": previous, "reason": judgement.reason}
+            self._log.write("saturation", step=reading.step, **told, **judgement.numbers)
+
+    def _measure(self, step: int) -> _Result:
+        if self._null is None:
+            num = len(self._images)
+            self._null = energy_distance_null(num, num, self._settings.latent_dim)
+        return evaluate(self._snapshot, self._images, self._settings, step, self._null)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

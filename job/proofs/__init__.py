@@ -1,0 +1,1 @@
+"""What a user can check on their own machine: files, exact resume, speed."""

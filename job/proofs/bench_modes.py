@@ -1,0 +1,203 @@
+"""What `aae-job bench` measures: each mode trains, or does a part of it, for a number of steps in a process of its own."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from time import perf_counter
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from aae.lattice import Lattice
+from aae.lecture import train_as_the_lecture
+from aae.networks import IMAGE_SIDE, AdversarialAutoencoder, Perceptron
+from job.config.settings import Settings
+from job.data.batches import Batches
+from job.data.images import load_images
+from job.training.device import set_determinism, use_precision
+from job.training.graph import GraphedStep
+from job.training.phases import Phases, new_model
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One thing to measure; `kind` is lecture, notebook, ours or floor."""
+
+    kind: str
+    precision: str = "float32"
+    cuda_graph: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        precision = f"{self.precision}, CUDA graph" if self.cuda_graph else self.precision
+        return {
+            "lecture": "the lecture's loop, as written",
+            "notebook": "... with the notebook's pictures",
+            "ours": f"aae-job, {precision}",
+            "floor": f"matrix products alone, {precision}",
+        }[self.kind]
+
+
+def serve(mode: Mode, settings: Settings, device_type: str, connection: Connection) -> None:
+    """Run in a process of its own: for each number received, do so many steps and send the seconds; None ends it."""
+    torch.set_num_threads(settings.num_threads or 1)
+    device = torch.device(device_type)
+    torch.manual_seed(settings.seed)
+    step = _step(mode, settings.model_copy(update={"precision": mode.precision}), device)
+    while (num_steps := connection.recv()) is not None:
+        began = perf_counter()
+        for _ in range(num_steps):
+            step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        connection.send(perf_counter() - began)
+
+
+def _step(mode: Mode, settings: Settings, device: torch.device) -> Step:
+    use_precision(mode.precision, device)
+    if mode.kind == "floor":
+        return Products(settings, device).step
+    if mode.kind == "ours":
+        return _ours(settings, device, cuda_graph=mode.cuda_graph)
+    model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim).to(device)
+    losses = train_as_the_lecture(model, AsLoaded(settings, device), settings.batch_size, settings.prior_std)
+    if mode.kind == "lecture":
+        return lambda: next(losses)
+    draw = notebook_picture(model, settings)
+
+    def step() -> None:
+        next(losses)
+        draw()
+
+    return step
+
+
+def _ours(settings: Settings, device: torch.device, *, cuda_graph: bool) -> Step:
+    set_determinism(settings.deterministic)
+    batches = Batches(
+        load_images(settings.dataset, settings.data_dir, train=True).pixels, settings.batch_size, settings.seed, device
+    )
+    model = new_model(settings).to(device)
+    train: Callable[[Tensor], Tensor] = Phases(model, settings, device).step
+    if cuda_graph:
+        train = GraphedStep(train, device, _refuse)
+    window = torch.zeros(6, dtype=torch.float64, device=device)
+
+    def steps() -> Iterator[None]:
+        number = 0
+        while True:
+            number += 1
+            window.add_(train(batches.at(number)))
+            yield
+
+    numbered = steps()
+    return lambda: next(numbered)
+
+
+def _refuse(message: str) -> None:
+    raise RuntimeError(message)
+
+
+class AsLoaded(Dataset[tuple[Tensor, int]]):
+    """The training images as torchvision's data sets hand them out: a PIL image, then ToTensor, one by one."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        from torchvision.transforms import ToTensor
+
+        self._images = (
+            load_images(settings.dataset, settings.data_dir, train=True).pixels.view(-1, IMAGE_SIDE, IMAGE_SIDE).numpy()
+        )
+        self._to_tensor = ToTensor()
+        self._device = device
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._to_tensor(Image.fromarray(self._images[index])).to(self._device), 0
+
+
+def notebook_picture(model: AdversarialAutoencoder, settings: Settings) -> Callable[[], None]:
+    """What the notebook does after every step: decode 100 codes and draw them into 100 matplotlib axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    canvas = FigureCanvasAgg(Figure(figsize=(10, 10)))
+    axes = canvas.figure.subplots(10, 10).flatten()
+    device = next(model.parameters()).device
+    codes = Lattice(10, settings.lattice_extent, "unit", settings.latent_dim, settings.prior_std).codes().to(device)
+
+    @torch.no_grad()
+    def draw() -> None:
+        model.decoder.eval()
+        images = torch.sigmoid(model.decoder(codes)).view(-1, IMAGE_SIDE, IMAGE_SIDE).cpu().numpy()
+        model.decoder.train()
+        for axis, image in zip(axes, images, strict=True):
+            axis.clear()
+            axis.imshow(image, cmap="gray_r")
+            axis.set_axis_off()
+        canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib types a part of itself
+
+    return draw
+
+
+class Products:
+    """The matrix products of a step alone: same shapes, same order, same precision, same weights read and gradients written."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim)
+        self._model = model.to(device, dtype)
+        self._gradients: dict[Tensor, Tensor] = {
+            p: torch.empty_like(p, requires_grad=False) for p in self._model.parameters() if p.dim() == 2
+        }
+        self._num_images = settings.batch_size
+        self._made: dict[tuple[int, ...], Tensor] = {}
+        self._like: dict[str, Any] = {"device": device, "dtype": dtype}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """All products of one step."""
+        encoder, decoder, discriminator = self._model.encoder, self._model.decoder, self._model.discriminator
+        num = self._num_images
+        # Reconstruct.
+        self._forward(encoder, num)
+        self._forward(decoder, num)
+        self._backward(decoder, num, inputs=True)
+        self._backward(encoder, num)
+        # Discriminate.
+        self._forward(encoder, num)
+        self._forward(discriminator, 2 * num)
+        self._backward(discriminator, 2 * num)
+        # Fool: the encoder's first product is known.
+        self._forward(encoder, num, first=False)
+        self._forward(discriminator, num)
+        self._backward(discriminator, num, weights=False, inputs=True)
+        self._backward(encoder, num)
+
+    def _forward(self, network: Perceptron, num: int, *, first: bool = True) -> None:
+        for layer in (network.hidden1, network.hidden2, network.output)[0 if first else 1 :]:
+            self._product(self._of(num, layer.in_features), layer.weight.t())
+
+    def _backward(self, network: Perceptron, num: int, *, weights: bool = True, inputs: bool = False) -> None:
+        for layer in (network.output, network.hidden2, network.hidden1):
+            gradient = self._of(num, layer.out_features)
+            if inputs or layer is not network.hidden1:
+                self._product(gradient, layer.weight)
+            if weights:
+                torch.mm(gradient.t(), self._of(num, layer.in_features), out=self._gradients[layer.weight])
+
+    def _product(self, a: Tensor, b: Tensor) -> None:
+        torch.mm(a, b, out=self._of(len(a), b.shape[1], 1))
+
+    def _of(self, *shape: int) -> Tensor:
+        """A tensor of this shape, the same one each time; a third number tells outputs from inputs."""
+        if shape not in self._made:
+            self._made[shape] = torch.randn(shape[:2], **self._like)
+        return self._made[shape]

@@ -1,0 +1,1 @@
+"""What people look at and carry away: weights, lattices, samples, curves."""

@@ -1,0 +1,84 @@
+"""Weights: as a safetensors file, and a run's newest ones, from wherever they are."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+from aae.networks import AdversarialAutoencoder
+from job.checkpoints.checkpoint import read_checkpoint
+from job.config.record import read_record, recorded_settings
+from job.config.settings import Settings
+from job.errors import CheckpointError, UsageError
+from job.rundir.directory import RunDir
+
+FORMAT = 1
+
+
+def encode_weights(model: nn.Module, settings: Settings, step: int) -> bytes:
+    """The weights as safetensors with metadata; the same bytes for the same weights."""
+    metadata = {
+        "format": FORMAT,
+        "latent_dim": settings.latent_dim,
+        "hidden_dim": settings.hidden_dim,
+        "prior_std": settings.prior_std,
+        "step": step,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return _ordered(safetensors.torch.save(tensors, {key: str(value) for key, value in metadata.items()}))
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same safetensors file with the keys of its JSON header sorted: the library writes metadata in a random order."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    padded = text.ljust(-len(text) % 8 + len(text))  # the format aligns the tensors to 8 bytes with spaces
+    return len(padded).to_bytes(8, "little") + padded + content[8 + length :]
+
+
+def decode_weights(content: bytes) -> tuple[AdversarialAutoencoder, dict[str, Any]]:
+    """The model in eval mode and the metadata of a weights file; raises SafetensorError if it is none."""
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    model = AdversarialAutoencoder(int(metadata["latent_dim"]), int(metadata["hidden_dim"]))
+    model.load_state_dict(safetensors.torch.load(content))
+    return model.eval(), metadata
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A run's model in eval mode, its step and settings."""
+
+    model: AdversarialAutoencoder
+    step: int
+    settings: Settings
+
+
+def newest_weights(run_dir: RunDir) -> Weights:
+    """From `final/`, else from the newest checkpoint that verifies; changes nothing. Raises UsageError if there is none."""
+    record = read_record(run_dir)
+    if record is None:
+        raise UsageError(f"{run_dir.path} has no settings.json")
+    settings = recorded_settings(record, run_dir)
+    if run_dir.final_weights.is_file():
+        try:
+            model, metadata = decode_weights(run_dir.final_weights.read_bytes())
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise UsageError(
+                f"{run_dir.final_weights} is damaged: {error}; remove {run_dir.final} and run the job again: it is made anew "
+                "from the last checkpoint"
+            ) from error
+        return Weights(model, int(metadata["step"]), settings)
+    for step in run_dir.checkpoint_steps():
+        try:
+            state: dict[str, Any] = read_checkpoint(run_dir.checkpoint_file(step))
+        except (CheckpointError, OSError):
+            continue
+        model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim)
+        model.load_state_dict(state["model"] | state.get("average", {}))
+        return Weights(model.eval(), step, settings)
+    raise UsageError(f"{run_dir.path} has no weights yet: neither final/ nor a checkpoint that can be read")

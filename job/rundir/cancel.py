@@ -1,0 +1,44 @@
+"""The mark that stops a run for good: left by whoever cancels it, found by the process at its next heartbeat."""
+
+from pydantic import BaseModel, ValidationError
+
+from job.rundir.directory import RunDir
+
+
+class CancelMark(BaseModel):
+    """Which job, or which process, is to stop and not to come back."""
+
+    job_id: str | None
+    host: str | None
+    pid: int | None
+    time: str
+
+    def names(self, job_id: str | None) -> bool:
+        """Whether it is this job that is to stop."""
+        return self.job_id is not None and self.job_id == job_id
+
+    def leave(self, run_dir: RunDir) -> None:
+        """Leave the mark in the run directory."""
+        run_dir.replace(run_dir.cancel_mark, self.model_dump_json().encode())
+
+
+def read_mark(run_dir: RunDir) -> CancelMark | None:
+    """The mark in a run directory, None if there is none."""
+    try:
+        return CancelMark.model_validate_json(run_dir.cancel_mark.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def lift_mark(run_dir: RunDir, found: CancelMark | None, job_id: str | None) -> None:
+    """Let a start of this job go on in spite of the mark that it found.
+
+    One that was left since then, or that names this very job, is meant for this start, and stays.
+    """
+    if found is not None and found == read_mark(run_dir) and not found.names(job_id):
+        remove_mark(run_dir)
+
+
+def remove_mark(run_dir: RunDir) -> None:
+    """Let the run go on: for whoever starts or submits it on purpose."""
+    run_dir.cancel_mark.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""The right to write a run, held by this process: a claim, the fence before every write, and a heartbeat."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Self
+
+from job.rundir.cancel import lift_mark, read_mark
+from job.rundir.claim import Cause, Claim, claim_run, read_segment
+from job.rundir.directory import FULL, RunDir
+from job.rundir.heartbeat import Heartbeat
+from job.rundir.owner import Owner
+from job.rundir.patience import patiently
+from job.rundir.status import State, Status, read_status
+
+
+class Lease:
+    """Held from `take` to `end`; `release` tells how the segment ended, so that the next start need not wait.
+
+    `before` is the status that was found and `previous` the segment before this one, None for none.
+    """
+
+    def __init__(self, run_dir: RunDir, claim: Claim, total_steps: int) -> None:
+        run_dir.fence = claim.check
+        self.claim = claim
+        self.before = read_status(run_dir)
+        self.previous = read_segment(run_dir, claim.number - 1)
+        owner = claim.segment.owner
+        status = Status.after(self.before, "running", total_steps, segment=claim.number, **owner.told())
+        self.heartbeat = Heartbeat(run_dir, status)
+        self._run_dir = run_dir
+
+    @classmethod
+    def take(cls, run_dir: RunDir, owner: Owner, total_steps: int, tell: Callable[[str], None]) -> Self:
+        """Become the run's writer, and set aside what was left for an earlier one.
+
+        Raises TakenOverError if another process is, HopelessError if the disk stays full, OSError if it cannot be written.
+        """
+        mark = read_mark(run_dir)
+        claim = patiently(lambda: claim_run(run_dir, owner, tell), run_dir, "nothing was written", only=FULL)
+        lease = cls(run_dir, claim, total_steps)
+        try:
+            lease.heartbeat.start()
+            run_dir.clear_temporaries()
+            lift_mark(run_dir, mark, owner.job_id)
+        except OSError:
+            lease.end()
+            raise
+        return lease
+
+    def look(self, saved_step: int | None) -> None:
+        """Raise what the heartbeat has met; a checkpoint that it has not told of yet is told of at once."""
+        if self.heartbeat.error is not None:
+            raise self.heartbeat.error
+        if self.heartbeat.status.checkpoint_step != saved_step:
+            with contextlib.suppress(OSError):
+                self.heartbeat.write()
+
+    def is_cancelled(self, *, surely_look: bool) -> bool:
+        """Whether a cancel mark is there: as the last heartbeat saw it, or sure."""
+        return (surely_look or self.heartbeat.cancelled) and self._run_dir.cancel_mark.exists()
+
+    def release(self, state: State, cause: Cause, verdict: str, exit_code: int) -> None:
+        """Write down how the segment ends; raises OSError, and may be tried again."""
+        self.heartbeat.write(state=state, reason=cause, verdict=verdict, exit_code=exit_code, eta_s=None)
+        self.claim.note(cause=cause)
+
+    def end(self) -> None:
+        """Let the heartbeat end; what was written last stands."""
+        self.heartbeat.end()

@@ -1,0 +1,84 @@
+"""status.json: what a run is doing now, in one small file that is replaced at least every 10 s."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from job.rundir.directory import FULL, RunDir
+
+_BLOCK_BYTES = 4096
+
+State = Literal["submitted", "running", "waiting", "finished", "failed", "cancelled"]
+Verdict = Literal["not_yet", "saturated", "discriminator_winning", "false_saturation", "collapsed"]
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Status(BaseModel):
+    """The content of status.json.
+
+    `reason` is one word for programs, `verdict` a sentence for people, while training about saturation, then about the end;
+    `saturation` is that verdict in one word, null before training; `step` and `checkpoint_step` count optimiser
+    steps, done and saved; `eta_s` is in seconds, null when unknown. `peak_memory_bytes` is the most main memory that the
+    process has held; `crash` tells the story of the error that ended the last segment, null if none did.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    state: State
+    reason: str | None = None
+    saturation: Verdict | None = None
+    verdict: str | None = None
+    exit_code: int | None = None
+    step: int = 0
+    checkpoint_step: int | None = None
+    total_steps: int
+    segment: int = 0
+    job_id: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    updated_at: str = ""
+    eta_s: float | None = None
+    device: str | None = None
+    peak_memory_bytes: int | None = None
+    crash: dict[str, Any] | None = None
+
+    @classmethod
+    def after(cls, before: "Status | None", state: State, total_steps: int, **changes: Any) -> "Status":
+        """A new status that keeps the steps done and saved, and the segment, of the one before."""
+        kept = before.model_dump(include={"step", "checkpoint_step", "segment"}) if before is not None else {}
+        return cls(state=state, total_steps=total_steps, **{**kept, **changes})
+
+
+def read_status(run_dir: RunDir) -> Status | None:
+    """The status of a run, or None if there is none that can be read."""
+    try:
+        return Status.model_validate_json(run_dir.status_file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_status(run_dir: RunDir, status: Status) -> None:
+    """Replace status.json; raises OSError or TakenOverError.
+
+    Where the disk is full the file is written over in place, in the block that it has: readers still see a sign of life and
+    the verdict.
+    """
+    try:
+        # Not synced: a heartbeat that a power cut takes away is worth nothing afterwards.
+        run_dir.replace(run_dir.status_file, _encoded(status), sync=False)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        content = _encoded(status)
+        if len(content) > _BLOCK_BYTES:
+            content = _encoded(status.model_copy(update={"crash": None}))
+        run_dir.overwrite(run_dir.status_file, content)
+
+
+def _encoded(status: Status) -> bytes:
+    return status.model_dump_json(indent=1).encode() + b"\n"

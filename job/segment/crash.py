@@ -1,0 +1,126 @@
+"""What is known of a crash, and what is to become of the run: started again within its allowance, or ended with a verdict."""
+
+import contextlib
+import platform
+import traceback
+from typing import Any
+
+from job.errors import AaeError, HopelessError, UsageError
+from job.log.events import Story
+from job.log.reader import last_records
+from job.log.writer import EventLog
+from job.machine import peak_memory_bytes
+from job.rundir.claim import Cause, Claim, Segment, read_segment
+from job.rundir.directory import RunDir
+
+# Ends that use up the allowance if no new checkpoint came of the segment. Preemptions, requeues by an operator and failures
+# of a node are nobody's fault and never count.
+_FRUITLESS: frozenset[Cause] = frozenset({"time_limit", "exception", "out_of_memory", "killed"})
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "unable to allocate")
+
+
+class Crash(Story):
+    """The story of a segment that ended in an error; `last_records` are the log's last ones before it."""
+
+    step: int
+    last_records: list[dict[str, Any]]
+
+    @property
+    def cause(self) -> Cause:
+        """What it counts as in the claim of its segment."""
+        if self.reason in ("refused", "exception", "out_of_memory", "killed"):
+            return self.reason  # type: ignore[return-value]  # mypy does not narrow str to these
+        return "hopeless"
+
+
+def crash_of(error: BaseException, run_dir: RunDir, step: int, device: str | None) -> Crash:
+    """The story of an exception in this process; out of memory is recognised as such and told with what to change."""
+    told = isinstance(error, AaeError)
+    text = str(error) if told else f"{type(error).__name__}: {error}"
+    reason = "refused" if isinstance(error, UsageError) else "exception"
+    if isinstance(error, HopelessError):
+        reason = error.reason
+    elif not told and (isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY)):
+        reason = "out_of_memory"
+        text = f"{text}; {what_to_change(device, peak_memory_bytes())}"
+    return Crash(
+        reason=reason,
+        error=text,
+        exit_code=error.exit_code if isinstance(error, AaeError) else 1,
+        step=step,
+        host=platform.node(),
+        device=device,
+        peak_memory_bytes=peak_memory_bytes(),
+        traceback=None if told else "".join(traceback.format_exception(error)),
+        last_records=records_before(run_dir),
+    )
+
+
+def records_before(run_dir: RunDir) -> list[dict[str, Any]]:
+    """The last records of the log, as a crash's story tells them."""
+    records = last_records(run_dir.events_file, 3)
+    return [{name: value for name, value in record.items() if name != "traceback"} for record in records]
+
+
+def what_to_change(device: str | None, peak_bytes: int | None) -> str:
+    """What to do about too little memory."""
+    smaller = "train a smaller network (AAE_HIDDEN_DIM, AAE_BATCH_SIZE) under another AAE_RUN_NAME"
+    used = f"this process had used up to {peak_bytes / 2**20:,.0f} MiB of main memory: " if peak_bytes else ""
+    more = "raise AAE_SLURM_MEM"
+    if device is not None and device != "cpu":
+        more = f"if it was the GPU's memory, ask for a larger GPU (AAE_SLURM_CONSTRAINT), else {more}"
+    return f"{used}{more}, or {smaller}"
+
+
+def settle(
+    run_dir: RunDir, claim: Claim, log: EventLog, crash: Crash, saved_step: int, allowance: int | None
+) -> dict[str, Any]:
+    """Put a crash on record and decide what becomes of the run; returns the keys of status.json that say so.
+
+    The state is `waiting` if the run is to be started again, else `failed`. `allowance` is None where nothing starts it
+    again by itself; `saved_step` is the newest checkpoint's step, 0 for none.
+    """
+    log.write("failed", **crash.model_dump(exclude={"last_records"}))
+    with contextlib.suppress(OSError):  # the disk may be what has failed; the status is still to be written
+        claim.note(cause=crash.cause, failed_at=crash.step if crash.traceback is not None else None)
+    told = {"state": "failed", "reason": crash.reason, "verdict": crash.error, "exit_code": crash.exit_code}
+    told |= {"crash": crash.model_dump(), "eta_s": None}
+    if allowance is None or crash.cause in ("refused", "hopeless"):
+        return told
+    spent = used_up(run_dir, claim.number, claim.segment, saved_step, allowance)
+    if spent is not None:
+        return told | {"verdict": f"{crash.error}; {spent}", "exit_code": HopelessError.exit_code}
+    return told | {
+        "state": "waiting",
+        "verdict": f"{crash.error}; the job starts again, from step {saved_step:,}",
+    }
+
+
+def used_up(run_dir: RunDir, number: int, last: Segment, saved_step: int, allowance: int) -> str | None:
+    """Why segment `number`, as it ended, is the last that is started by itself; None if it is not.
+
+    Only segments of the same job count: whoever submits a run again, or starts it by hand, starts the count anew.
+    """
+    fruitless = repeated = 0
+    count_fruitless, count_repeated = True, last.failed_at is not None
+    end = saved_step
+    segment: Segment | None = last
+    while segment is not None and segment.owner.job_id == last.owner.job_id:
+        if segment.from_step is not None:
+            count_fruitless &= end <= segment.from_step
+            end = segment.from_step
+        if segment.failed_at is not None:
+            count_repeated &= segment.failed_at == last.failed_at
+            repeated += count_repeated
+        fruitless += count_fruitless and segment.cause in _FRUITLESS
+        if not (count_fruitless or count_repeated):
+            break
+        number -= 1
+        segment = read_segment(run_dir, number)
+    again = "so it is not started again by itself; find out why, then submit the run again"
+    if repeated >= allowance:
+        return f"{repeated} segments in a row have ended in an exception at step {last.failed_at}, {again}"
+    if fruitless >= allowance:
+        return f"{fruitless} segments in a row have ended without a checkpoint beyond step {saved_step}, {again}"
+    return None

@@ -1,0 +1,107 @@
+"""What a later segment finds out about the one before it: how it ended, what it cost, and what is different now."""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from job.config.settings import Settings
+from job.log.reader import last_records
+from job.machine import versions
+from job.rundir.claim import Segment, read_segment
+from job.rundir.directory import RunDir
+from job.rundir.lease import Lease
+from job.rundir.owner import Owner
+
+
+@dataclass(frozen=True)
+class Past:
+    """How the last segment ended, in words, and how many of its steps and seconds are known to be lost."""
+
+    previous: str
+    steps_lost: int
+    seconds_lost: float
+
+
+def known_step(lease: Lease) -> int:
+    """The newest step of which a checkpoint is known to have been written, 0 for none."""
+    told = lease.before.checkpoint_step if lease.before is not None else None
+    gone_on_from = lease.previous.from_step if lease.previous is not None else None
+    return max(told or 0, gone_on_from or 0)
+
+
+def look_back(run_dir: RunDir, lease: Lease, state: dict[str, Any] | None) -> Past:
+    """Compare the log and the last status with the checkpoint's state that is gone on from, None for none.
+
+    What a killed segment did after its last record and heartbeat is not known, so what is lost may be a little more.
+    """
+    before, number = lease.before, lease.claim.number - 1
+    how = _how_it_ended(lease.previous, lease.claim.segment.owner)
+    records = last_records(run_dir.events_file, 3)
+    if not records:
+        return Past(how, 0, 0.0)
+    from_step = state["step"] if state else 0
+    # An evaluation, and the verdict that it changes, are of an earlier step than records before them.
+    done = max(record["step"] for record in records if record["segment"] == records[-1]["segment"])
+    steps_lost = max(done, before.step if before else 0) - from_step
+    if steps_lost <= 0:
+        return Past(how, 0, 0.0)
+    lived_until = _seconds(records[-1]["time"])
+    if before is not None and before.state == "running":
+        lived_until = max(lived_until, _seconds(before.updated_at))
+    # Done again is what the last segment to train did since it began, or since a checkpoint that it made.
+    since = max(_last_began_at(run_dir, number), state["saved_at"] if state else 0.0)
+    return Past(how, steps_lost, max(0.0, round(lived_until - since, 1)))
+
+
+def _last_began_at(run_dir: RunDir, number: int) -> float:
+    """When the last segment up to a number began to train, in seconds since the epoch."""
+    while (segment := read_segment(run_dir, number)) is not None:
+        if segment.began_at is not None:
+            return segment.began_at
+        number -= 1
+    return time.time()  # it is not known, and nothing is claimed
+
+
+def _how_it_ended(previous: Segment | None, now: Owner) -> str:
+    if previous is None:
+        return "left no record"
+    if previous.cause in ("exception", "out_of_memory", "hopeless", "refused"):
+        return f"failed ({previous.cause})"
+    if previous.cause in ("finished", "saturated"):
+        return previous.cause
+    if previous.cause not in (None, "killed"):
+        return f"stopped ({previous.cause})"
+    if previous.cause is None and previous.owner.is_earlier_start(now):
+        return "was ended by Slurm, which started the job again by itself"
+    return "was killed"
+
+
+def changed_settings(state: dict[str, Any], settings: Settings) -> dict[str, list[Any]]:
+    """The settings that differ from those of the checkpoint: {name: [old, new]}."""
+    before, now = state["settings"], settings.model_dump(mode="json")
+    return {name: [before[name], now[name]] for name in sorted(before) if before[name] != now.get(name)}
+
+
+def inexactness(state: dict[str, Any], settings: Settings, device: str) -> list[tuple[str, str]]:
+    """What differs from where the checkpoint was made so that the same bytes cannot be promised: (reason, message)."""
+    now = {
+        "device": device,
+        "num_threads": settings.num_threads,
+        "cuda_graph": settings.cuda_graph,
+        "versions": versions(),
+    }
+    before = {**state, "cuda_graph": state["settings"].get("cuda_graph", False)}
+    return [
+        (
+            f"{name}_changed",
+            f"{name} was {before[name]} up to step {state['step']}, now it is {value}: training goes on, but from here on "
+            "not bit for bit as without the change",
+        )
+        for name, value in now.items()
+        if before[name] != value
+    ]
+
+
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()

@@ -1,0 +1,227 @@
+"""One segment of a run, from the claim to an orderly end: the only place where the parts are put together."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from job.config.plan import Plan
+from job.errors import EXIT_FINISHED, TakenOverError, UsageError
+from job.log.reader import read_lines
+from job.log.writer import EventLog
+from job.machine import versions
+from job.rundir.claim import Cause, StopReason
+from job.rundir.lease import Lease
+from job.rundir.outbox import Outbox
+from job.rundir.owner import Owner
+from job.rundir.patience import patiently
+from job.rundir.status import State
+from job.segment.crash import crash_of, settle, used_up
+from job.segment.resume import Past, changed_settings, inexactness, known_step, look_back
+
+if TYPE_CHECKING:
+    from job.training.trainer import Stop, Trainer
+
+
+class Run:
+    """A claimed run as a context manager; `load`, then `train` as often as needed, then `finish` or `leave`.
+
+    Entering raises TakenOverError if another process writes the run, UsageError if its directory cannot be written. An
+    exception that leaves the block is put on record, except TakenOverError: then another process owns the directory.
+    `allowance` is how many segments in a row may come to nothing before the run is no more started again by itself, None
+    where nothing does; `restarts` tells after an exception that it is to be started again, `exit_code` what to exit with.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        owner: Owner | None = None,
+        allowance: int | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.run_dir = plan.run_dir
+        self.settings = plan.settings.with_cpus()
+        self.restarts = False
+        self.exit_code = 1
+        self.trainer: Trainer
+        self.log: EventLog
+        self._plan = plan
+        self._owner = owner or Owner.this_process()
+        self._allowance = allowance
+        self._tell = tell
+        self._lease: Lease
+        self._outbox: Outbox
+        self._close_trainer: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> Self:
+        try:
+            self._lease = Lease.take(self.run_dir, self._owner, self.settings.total_steps, self._tell)
+            try:
+                self._write_record()
+                self._outbox = Outbox(self.run_dir)
+                self.log = EventLog(self.run_dir, self._lease.claim.number, self._outbox)
+            except OSError:
+                self._lease.end()
+                raise
+        except OSError as error:
+            raise UsageError(
+                f"{self.run_dir.path} cannot be written: {error}; make it writable or set AAE_RUNS_DIR to a folder that is"
+            ) from error
+        return self
+
+    def _write_record(self) -> None:
+        if self._plan.is_changed or self.settings != self._plan.settings:
+            values = self.settings.model_dump(mode="json")
+            self._plan.record.model_copy(update={"settings": values}).write(self.run_dir)
+
+    def load(self) -> None:
+        """Load torch, the data and the newest good checkpoint, and write `started` or `resumed`.
+
+        Raises HopelessError if there is no GPU where one was given, or no checkpoint can be read where there was one.
+        """
+        # What the end needs is loaded now too: the installation may be replaced while this process trains.
+        import job.training.final  # noqa: F401
+        from job.checkpoints.checkpoint import load_newest
+        from job.training.device import device_name, prepare_torch
+        from job.training.trainer import Trainer
+
+        lease = self._lease
+        device, slow = prepare_torch(self.settings)
+        lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"device": device_name(device)})
+        self.trainer = Trainer(self.settings, device, self.run_dir, self._outbox, self.log)
+        self._close_trainer = self.trainer.close
+        state, bad = load_newest(self.run_dir, known_step(lease), self._tell)
+        past = look_back(self.run_dir, lease, state)
+        if state is not None:
+            self._write_carried(state["pending"])
+            self.trainer.restore(state)
+        lease.heartbeat.progress = self.trainer.progress
+        with contextlib.suppress(OSError):  # without it the segment counts as one that has come to nothing
+            lease.claim.note(from_step=self.trainer.step, began_at=time.time())
+        self._write_start(device_name(device), past, state)
+        if state is not None and lease.claim.number > 1:
+            for reason, message in inexactness(state, self.settings, device.type):
+                self.warn(reason, message)
+        if slow is not None:
+            self.warn("slow_precision", slow)
+        for error in bad:
+            self.warn("bad_checkpoint", str(error))
+        self.run_dir.remove_folder(self.run_dir.final)
+
+    def train(self, stop: "Stop") -> StopReason | None:
+        """Train until the total (None) or until `stop` answers a reason; everything is then saved. May be called again.
+
+        A cancel mark in the run directory is a reason too, found at the next heartbeat, and goes before any other.
+        """
+
+        def ask() -> StopReason | None:
+            self._lease.look(self.trainer.saver.saved_step)
+            reason = stop()
+            return "cancel" if self._lease.is_cancelled(surely_look=reason is not None) else reason
+
+        return self.trainer.train(ask)
+
+    def finish(self) -> None:
+        """Write `final/`, `finished` and the verdict; raises HopelessError if the disk does not take them."""
+        from job.training.final import final_curves, write_final
+
+        step, total_steps, clock = self.trainer.step, self.settings.total_steps, self.trainer.clock
+        left = f"all {step} steps are done and saved"
+        curves = final_curves(self.run_dir, self.warn)
+        if curves is not None:
+            self._outbox.put(self.run_dir.relative(self.run_dir.curves), curves)
+        segments = self._lease.claim.number
+        patiently(lambda: write_final(self.run_dir, self.trainer, segments, curves), self.run_dir, left)
+        self.log.write("finished", step=step, elapsed_s=round(clock.elapsed_s, 3))
+        words = self.trainer.monitor.detector.words
+        if step < total_steps:
+            self._end("finished", "saturated", f"ended at step {step} of {total_steps}, {words}", EXIT_FINISHED, left)
+        else:
+            self._end("finished", "finished", f"finished all {step} steps; {words}", EXIT_FINISHED, left)
+
+    def leave(self, reason: StopReason, verdict: str, exit_code: int) -> None:
+        """Write `stopped` and leave the run waiting, or cancelled; everything has been saved by `train`.
+
+        Raises HopelessError if the disk does not take it.
+        """
+        self.log.write("stopped", step=self.trainer.step, reason=reason)
+        left = f"everything up to step {self.trainer.step} is saved"
+        self._end("cancelled" if reason == "cancel" else "waiting", reason, verdict, exit_code, left)
+
+    def say(self, verdict: str) -> None:
+        """Change the verdict after the end."""
+        with contextlib.suppress(OSError):
+            self._lease.heartbeat.write(verdict=verdict)
+
+    def used_up(self, cause: Cause) -> str | None:
+        """Why the allowance for automatic restarts is used up if the segment ends now like this; None if it is not."""
+        if self._allowance is None:
+            return None
+        claim = self._lease.claim
+        last = claim.segment.model_copy(update={"cause": cause})
+        return used_up(self.run_dir, claim.number, last, self.trainer.saver.saved_step or 0, self._allowance)
+
+    def warn(self, reason: str, message: str) -> None:
+        """Tell the user and the log of something that training goes on in spite of."""
+        self._tell(f"warning: {message}")
+        self.log.write("warning", step=self.trainer.step, reason=reason, message=message)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._close_trainer()
+        if isinstance(error, TakenOverError):
+            self._lease.end()
+            return
+        # The disk may be what has failed: what can still be written is, and the error itself is told in any case.
+        with contextlib.suppress(OSError, TakenOverError):
+            if error is not None:
+                self._fail(error)
+        self._lease.end()
+        self._outbox.close()
+
+    def _fail(self, error: BaseException) -> None:
+        heartbeat = self._lease.heartbeat
+        status = heartbeat.status.model_copy(update=heartbeat.progress())
+        crash = crash_of(error, self.run_dir, status.step, status.device)
+        told = settle(self.run_dir, self._lease.claim, self.log, crash, status.checkpoint_step or 0, self._allowance)
+        self.restarts, self.exit_code = told["state"] == "waiting", told["exit_code"]
+        if crash.traceback is not None:
+            self._tell(told["verdict"])  # what is raised says neither what to do nor what happens next
+        heartbeat.write(**told)
+
+    def _end(self, state: State, cause: Cause, verdict: str, exit_code: int, left: str) -> None:
+        def write() -> None:
+            with contextlib.suppress(OSError):  # there may be enough all the same
+                self.trainer.saver.make_room(0)
+            self._outbox.flush()
+            self._lease.release(state, cause, verdict, exit_code)
+
+        patiently(write, self.run_dir, left)
+        self._lease.end()
+
+    def _write_carried(self, pending: list[tuple[str | None, bytes]]) -> None:
+        """Write what the last checkpoint had to carry, unless it reached the disk after all."""
+        present = set(read_lines(self.run_dir.events_file)) if pending else set()
+        for path, content in pending:
+            if path is not None:
+                self._outbox.put(path, content)
+            elif content not in present:
+                self._outbox.append(content)
+
+    def _write_start(self, device: str, past: Past, state: dict[str, Any] | None) -> None:
+        total_steps, threads, step = self.settings.total_steps, self.settings.num_threads, self.trainer.step
+        start = {"total_steps": total_steps, "device": device, "num_threads": threads, **self._owner.told()}
+        start["versions"] = versions()
+        if self._lease.claim.number == 1:
+            self.log.write("started", step=0, **start)
+            self._tell(f"starting on {device}, {threads} threads, {total_steps:,} steps")
+            return
+        changed = changed_settings(state, self.settings) if state else {}
+        self.log.write("resumed", step=step, **start, from_step=step, **asdict(past), changed=changed)
+        lost = f"; {past.steps_lost:,} steps ({past.seconds_lost:.0f} s) are done again" if past.steps_lost else ""
+        self._tell(
+            f"resuming on {device}, {threads} threads, at step {step:,} of {total_steps:,}; "
+            f"the last segment {past.previous}{lost}"
+        )

@@ -1,0 +1,46 @@
+"""The time spent training, over all segments, and what it says of the speed."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+
+class Clock:
+    """Runs while training does; what is between two segments does not count."""
+
+    def __init__(self) -> None:
+        self._before_s = 0.0
+        self._began: float | None = None
+        self._first = self._last_lap = (0, 0.0)  # (step, elapsed_s) when this process began, and at the last lap
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training, over all segments."""
+        return self._before_s + (time.perf_counter() - self._began if self._began is not None else 0.0)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Count for as long as the block lasts."""
+        self._began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._before_s = self.elapsed_s
+            self._began = None
+
+    def lap(self, step: int) -> float:
+        """Steps a second since the last lap, or since this process began."""
+        (last_step, last_s), self._last_lap = self._last_lap, (step, self.elapsed_s)
+        return (step - last_step) / (self._last_lap[1] - last_s)
+
+    def eta_s(self, step: int, total_steps: int) -> float | None:
+        """Seconds left at this process's mean speed, None before it has made a step."""
+        first_step, first_s = self._first
+        if step <= first_step:
+            return None
+        return round((total_steps - step) * (self.elapsed_s - first_s) / (step - first_step), 1)
+
+    def go_on_from(self, step: int, elapsed_s: float) -> None:
+        """Go on from where a checkpoint was made."""
+        self._before_s = elapsed_s
+        self._first = self._last_lap = (step, elapsed_s)

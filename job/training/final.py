@@ -1,0 +1,49 @@
+"""`final/`: the weights, the last lattice and a summary; appears whole, when a run has reached its total."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+from job.results.curves import draw_curves
+from job.results.weights import encode_weights
+from job.rundir.directory import RunDir
+from job.rundir.status import now
+from job.training.trainer import Trainer
+
+FORMAT = 1
+
+
+def final_curves(run_dir: RunDir, warn: Callable[[str, str], None]) -> bytes | None:
+    """The curves up to now, None and a warning if they cannot be drawn: a picture must not cost a run its end."""
+    try:
+        return draw_curves(run_dir)
+    except Exception as error:
+        warn("no_curves", f"curves.png could not be drawn: {type(error).__name__}: {error}")
+        return None
+
+
+def write_final(run_dir: RunDir, trainer: Trainer, segments: int, curves: bytes | None) -> None:
+    """Write the folder, or raise OSError and leave none; `curves` are left out if they are None."""
+    contents = {
+        run_dir.final_weights.name: encode_weights(trainer.model, trainer.settings, trainer.step),
+        run_dir.final_lattice.name: trainer.lattice(),
+        **({run_dir.final_curves.name: curves} if curves is not None else {}),
+    }
+    detector = trainer.monitor.detector
+    summary = {
+        "format": FORMAT,
+        "run": run_dir.path.name,
+        "step": trainer.step,
+        "finished_at": now(),
+        "elapsed_s": round(trainer.clock.elapsed_s, 3),
+        "segments": segments,
+        "last_step_record": trainer.last_record,
+        "saturation": asdict(detector.judgement) if detector.judgement is not None else None,
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
+    trainer.saver.make_room(sum(map(len, contents.values())))
+    with run_dir.replacing_folder(run_dir.final) as folder:
+        for name, content in contents.items():
+            run_dir.replace(folder / name, content)
+        run_dir.replace(folder / run_dir.final_summary.name, (json.dumps(summary, indent=1) + "\n").encode())

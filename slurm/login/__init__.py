@@ -1,0 +1,26 @@
+"""On the login node, where nothing loads torch: the commands of `aae-slurm`, a file each, and what they share."""
+
+from job.commandline import Command
+
+HELP = "slurm.login.help"  # what `aae-slurm` does without the name of a command
+
+COMMANDS = {
+    "submit": Command(
+        "slurm.login.submit", "checks, writes the run directory, submits; prints run, job id and what to type next"
+    ),
+    "run": Command(
+        "slurm.node.run",
+        "for plain sbatch scripts: trains inside the present allocation, with the same stop, save and requeue",
+    ),
+    "status": Command(
+        "slurm.login.status",
+        "one line a run: state, steps, time left; works without accounting and without the scheduler",
+    ),
+    "log": Command("slurm.login.log", "the event log as one clean stream, superseded records left out"),
+    "cancel": Command(
+        "slurm.login.cancel", "stops a run for good, until it is submitted or started again; it stays resumable"
+    ),
+    "collect": Command(
+        "slurm.login.collect", "copies what one keeps of runs: weights, lattices, settings, metrics as CSV, a manifest"
+    ),
+}

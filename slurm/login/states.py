@@ -1,0 +1,126 @@
+"""What a run's state is, from its directory and, if it answers, the scheduler."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from job.rundir.claim import read_segment
+from job.rundir.directory import RunDir
+from job.rundir.owner import Owner
+from job.rundir.status import Status, read_status
+from slurm.scheduler.queue import Job
+
+LOST_AFTER_S = 120.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run as readers show it: the stored status, the state it amounts to, and what a person has to know."""
+
+    run_dir: RunDir
+    status: Status
+    state: str
+    note: str
+    needs_person: bool
+    job_id: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Every key of status.json, and what readers add."""
+        return {
+            "run": self.run_dir.path.name,
+            "run_dir": str(self.run_dir.path),
+            **json.loads(self.status.model_dump_json()),
+            "state": self.state,
+            "job_id": self.job_id,
+            "heartbeat_age_s": round(heartbeat_age_s(self.status), 1),
+            "needs_person": self.needs_person,
+        }
+
+
+def heartbeat_age_s(status: Status) -> float:
+    """Seconds since status.json was written; infinite if it does not say."""
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(status.updated_at)).total_seconds()
+    except ValueError:
+        return float("inf")
+
+
+def show(run_dir: RunDir, jobs: list[Job] | None) -> Shown | None:
+    """The state of a run; `jobs` is what the scheduler says, None if it is away. None for a run without a status."""
+    status = read_status(run_dir)
+    if status is None:
+        return None
+    job_id = _job_id(run_dir, status)
+    job = _job(run_dir, job_id, jobs)
+    state, note = _state(run_dir, status, job_id, job, jobs)
+    has_job = job is not None and (job.is_pending or job.is_alive)
+    waits_for_nothing = state == "waiting" and not has_job and (jobs is not None or not _is_slurms(job_id))
+    needs_person = state in ("failed", "lost") or waits_for_nothing
+    return Shown(run_dir, status, state, note, needs_person, job.job_id if job else job_id)
+
+
+def _job_id(run_dir: RunDir, status: Status) -> str | None:
+    """The run's job: the one that runs or ran it, or a later one that has not started yet."""
+    submitted = newest_job_id(run_dir)
+    if status.state == "submitted" or status.job_id is None:
+        return submitted
+    return status.job_id
+
+
+def newest_job_id(run_dir: RunDir) -> str | None:
+    """The job that was submitted last for a run, from the names of submitit's files; None if none was."""
+    ids = (path.name.removesuffix("_submission.sh") for path in run_dir.slurm.glob("*_submission.sh"))
+    return max((job_id for job_id in ids if job_id.isdigit()), key=int, default=None)
+
+
+def _job(run_dir: RunDir, job_id: str | None, jobs: list[Job] | None) -> Job | None:
+    """The scheduler's view: a live or pending job of this run if there is one, else the run's last job."""
+    own = [job for job in jobs or [] if job.job_id == job_id or job.belongs_to(run_dir.path)]
+    live = [job for job in own if job.is_pending or job.is_alive]
+    return next(iter(live or [job for job in own if job.job_id == job_id]), None)
+
+
+def _state(
+    run_dir: RunDir, status: Status, job_id: str | None, job: Job | None, jobs: list[Job] | None
+) -> tuple[str, str]:
+    """The contract's rules, the first that fits."""
+    stored: str = status.state
+    if stored in ("finished", "failed", "cancelled"):
+        return stored, ""
+    if job is not None and job.is_pending:
+        return ("submitted" if status.segment == 0 else "waiting"), f"pending ({job.reason})"
+    if job is not None and job.is_alive:
+        return stored, ""
+    if not _is_slurms(job_id):
+        return _without_slurm(run_dir, status)
+    if jobs is None:
+        return stored, "the scheduler does not answer"
+    if stored == "running":
+        if job is not None and job.is_cancelled:
+            return "cancelled", ""
+        if job is not None or heartbeat_age_s(status) > LOST_AFTER_S or _is_gone_here(run_dir, status):
+            printed = run_dir.slurm / f"{job_id}_0_log.out"
+            where = f" (what it printed: {printed})" if printed.exists() else ""
+            return "lost", f"its job has ended without a word: submit again{where}"
+        return stored, "its job is not in the queue"
+    return "waiting", "no job in the queue: submit again"
+
+
+def _is_slurms(job_id: str | None) -> bool:
+    return job_id is not None and not job_id.startswith("local-")
+
+
+def _without_slurm(run_dir: RunDir, status: Status) -> tuple[str, str]:
+    if status.state != "running":
+        return status.state, ""
+    segment = read_segment(run_dir, status.segment)
+    here = segment is not None and segment.owner.host == Owner.this_process().host
+    if _is_gone_here(run_dir, status) or (not here and heartbeat_age_s(status) > LOST_AFTER_S):
+        return "lost", "its process has ended without a word; start it again"
+    return status.state, ""
+
+
+def _is_gone_here(run_dir: RunDir, status: Status) -> bool:
+    segment = read_segment(run_dir, status.segment)
+    return segment is not None and segment.is_over(Owner.this_process())

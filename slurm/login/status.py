@@ -1,0 +1,57 @@
+"""`aae-slurm status`: one line a run, from the run directories and one call of squeue."""
+
+import json
+import sys
+
+from job.commandline import Parser, duration, printable
+from job.rundir.directory import RunDir
+from job.rundir.find import default_runs_dir, find_run
+from slurm.login.states import Shown, heartbeat_age_s, show
+from slurm.scheduler.queue import list_jobs
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    parser = Parser(
+        "aae-slurm status",
+        "Tells how runs are, from their directories and one call of squeue.\n"
+        "Exit code 0: fine; 1: a run has failed, is lost, or waits without a job; 2: no such run.",
+        "aae-slurm status --json | jq '.[] | select(.needs_person) | .run'",
+    )
+    parser.add_argument(
+        "runs", nargs="*", type=find_run, metavar="RUN", help="paths or names under AAE_RUNS_DIR [all runs there]"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON array")
+    options = parser.parse_args(arguments)
+    run_dirs = options.runs or _all_runs()
+    jobs = list_jobs()
+    shown = [found for run_dir in run_dirs if (found := show(run_dir, jobs)) is not None]
+    if options.json:
+        print(json.dumps([one.as_json() for one in shown], indent=1))
+    else:
+        for one in shown:
+            print(_line(one))
+        if not shown:
+            print(f"no runs in {default_runs_dir().absolute()}")
+        if jobs is None:
+            print("note: squeue does not answer; this is what the run directories say", file=sys.stderr)
+    return 1 if any(one.needs_person for one in shown) else 0
+
+
+def _line(one: Shown) -> str:
+    kept = one.status
+    percent = 100 * kept.step / kept.total_steps
+    steps = f"{kept.step:,}/{kept.total_steps:,} ({percent:.0f} %)"
+    columns = [f"{printable(one.run_dir.path.name):<40} {one.state:<9} {steps:>20}"]
+    if one.state == "running":
+        left = duration(kept.eta_s) if kept.eta_s is not None else "unknown time"
+        columns.append(f"{left} left, heartbeat {heartbeat_age_s(kept):.0f} s ago")
+    columns += [f"job {one.job_id}"] if one.job_id else []
+    columns += [one.note] if one.note else []
+    columns += [printable(kept.verdict)] if kept.verdict else []
+    return "  ".join(columns)
+
+
+def _all_runs() -> list[RunDir]:
+    folder = default_runs_dir().absolute()
+    return [RunDir(path.parent) for path in sorted(folder.glob("*/settings.json"))]

@@ -1,0 +1,1 @@
+"""On the compute node, inside an allocation."""

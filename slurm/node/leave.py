@@ -1,0 +1,63 @@
+"""Whether and how a segment leaves: what a signal means, by Slurm's own view of the job."""
+
+import signal
+from dataclasses import dataclass
+
+from job.rundir.claim import StopReason
+from slurm.node.signals import AllocationStop
+from slurm.node.start import Start
+from slurm.scheduler.queue import GOES_ON, show_job
+
+# preempt_send_user_signal without a grace time: SIGUSR2 and SIGTERM are sent apart, and come in either order.
+USER_SIGNAL_WAIT_S = 0.5
+
+
+@dataclass(frozen=True)
+class Leave:
+    """How a segment leaves: why, and whether it has the job started again or Slurm does so by itself."""
+
+    reason: StopReason
+    why: str
+    requeue: bool
+    slurm_restarts: bool = False
+
+
+def decide(reason: StopReason, stop: AllocationStop, start: Start) -> Leave | None:
+    """Whether and how to leave; everything is saved. None: train on."""
+    if reason == "cancel":
+        return Leave("cancel", "cancelled by aae-slurm cancel", requeue=False)
+    if start.local:
+        return Leave(reason, _named(stop, reason), requeue=reason == "time_limit")
+    if reason == "time_limit" and stop.signal is None:
+        return Leave(reason, "the allocation ends in seconds and no signal came", requeue=True)
+    if stop.signal in (signal.SIGUSR2, signal.SIGTERM):
+        job = show_job(start.job_id)
+        leave = _meaning_of_signal(stop.signal, job, start)
+        if leave is not None and leave.reason == "requeue" and stop.comes(signal.SIGUSR2, USER_SIGNAL_WAIT_S):
+            return _meaning_of_signal(signal.SIGUSR2, job, start)
+        return leave
+    if stop.signal is None:
+        return None  # one of the saves after a SIGTERM that was no end
+    return Leave(reason, _named(stop, reason), requeue=False)
+
+
+def _meaning_of_signal(number: signal.Signals, job: dict[str, str] | None, start: Start) -> Leave | None:
+    """Slurm sends the same signal for several ends; its own view of the job tells which. None: no end as far as is known."""
+    by_user_signal = number == signal.SIGUSR2
+    preempted = job is not None and job.get("PreemptTime", "None") not in ("None", "")
+    state = job.get("JobState", "") if job is not None else ""
+    if job is not None and state and state not in GOES_ON:
+        if job.get("Reason") == "TimeLimit" or state == "TIMEOUT":
+            return Leave("time_limit", "the time limit is over", requeue=True)
+        if int(job.get("Restarts") or 0) > start.restart_count:
+            # Preemption without a grace time ends the job at once; SIGUSR2 along with that is preempt_send_user_signal.
+            reason: StopReason = "preemption" if preempted or by_user_signal else "requeue"
+            return Leave(reason, "Slurm starts the job again by itself", requeue=False, slurm_restarts=True)
+        return Leave("cancel", "cancelled by scancel", requeue=False)
+    if preempted:
+        return Leave("preemption", "preempted, in its grace time", requeue=True)
+    return Leave("time_limit", "the time limit is near", requeue=True) if by_user_signal else None
+
+
+def _named(stop: AllocationStop, reason: StopReason) -> str:
+    return f"stopped by {stop.signal.name}" if stop.signal else reason

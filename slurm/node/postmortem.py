@@ -1,0 +1,70 @@
+"""Puts on record how a segment ended that could not do so itself, by what the run directory tells of it."""
+
+from collections.abc import Callable
+
+from job.config.allocation import Allocation
+from job.config.record import read_record
+from job.errors import TakenOverError, UsageError
+from job.log.writer import EventLog
+from job.rundir.claim import Claim, claim_run, newest_claim, read_segment
+from job.rundir.directory import RunDir
+from job.rundir.outbox import Outbox
+from job.rundir.owner import Owner
+from job.rundir.status import Status, now, read_status, write_status
+from job.segment.crash import Crash, settle
+from slurm.node.start import Start
+
+
+def task_lives(run_dir: RunDir, start: Start) -> bool:
+    """Whether this start's own process holds the run and lives: then srun alone has died."""
+    newest = read_segment(run_dir, newest_claim(run_dir))
+    if newest is None or newest.cause is not None or not newest.owner.is_start(start.job_id, start.restart_count):
+        return False
+    return newest.owner.lives(Owner.this_process())
+
+
+def put_on_record(run_dir: RunDir, start: Start, crash_of: Callable[[Status], Crash]) -> Status | None:
+    """Settle the crash of this start if it has not ended in order; returns the status written, None if there is none to write.
+
+    Raises AaeError or OSError.
+    """
+    before = read_status(run_dir)
+    if before is None or before.state in ("finished", "failed", "cancelled"):
+        return None
+    claim = _claim_of_the_dead(run_dir, start)
+    if claim is None:
+        return None
+    run_dir.fence = claim.check
+    saved_step = next(iter(run_dir.checkpoint_steps(before.checkpoint_step)), 0)
+    status = before.model_copy(update={"segment": claim.number, "job_id": start.job_id, "checkpoint_step": saved_step})
+    outbox = Outbox(run_dir)
+    log = EventLog(run_dir, claim.number, outbox)
+    changes = settle(run_dir, claim, log, crash_of(before), saved_step, _allowance(run_dir))
+    outbox.flush()
+    status = status.model_copy(update={**changes, "updated_at": now()})
+    write_status(run_dir, status)
+    return status
+
+
+def _allowance(run_dir: RunDir) -> int | None:
+    """The run's allowance; None if its settings cannot be read, which no restart would help."""
+    try:
+        record = read_record(run_dir)
+    except UsageError:
+        return None
+    return Allocation.model_validate(record.slurm).max_stalls if record else None
+
+
+def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:
+    """The claim of this start if nothing has ended it yet; one made for it if it died before it could make its own."""
+    newest = newest_claim(run_dir)
+    for number in range(newest, 0, -1):
+        segment = read_segment(run_dir, number)
+        if segment is not None and segment.owner.is_start(start.job_id, start.restart_count):
+            # One that is not the newest was taken over: the run goes on elsewhere.
+            over = number < newest or segment.cause is not None
+            return None if over or segment.owner.lives(Owner.this_process()) else Claim(run_dir, number, segment)
+    try:
+        return claim_run(run_dir, Owner.this_process(start.job_id, start.restart_count))
+    except TakenOverError:
+        return None

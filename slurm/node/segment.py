@@ -1,0 +1,173 @@
+"""One start of a run in an allocation: trains, saves at a step border, finds out why it has to leave, requeues, leaves."""
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
+
+from job.config.allocation import Allocation
+from job.config.plan import Plan, plan_recorded
+from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE, AaeError, HopelessError, TakenOverError
+from job.rundir.cancel import read_mark
+from job.rundir.claim import newest_claim, read_segment
+from job.rundir.directory import RunDir
+from job.rundir.owner import Owner
+from job.rundir.status import read_status
+from job.segment.crash import crash_of
+from job.segment.run import Run
+from slurm.node.leave import Leave, decide
+from slurm.node.postmortem import put_on_record
+from slurm.node.signals import AllocationStop
+from slurm.node.start import Start
+from slurm.scheduler.queue import batch_script, show_job
+from slurm.scheduler.requeue import requeue
+
+LOCAL_STARTS = 6  # how often submitit's local executor starts a task, fixed in its code
+_SUBMIT = "submit the run again to go on"
+
+
+def run_submitted(path: str, environment: Mapping[str, str]) -> int:
+    """Run a segment as submitit starts it, from settings.json alone; returns the exit code and tells errors on stderr."""
+    with AllocationStop() as stop:
+        run_dir = RunDir(Path(path))
+        start = Start.of(environment)
+        assert start is not None, "submitit starts this in a job"
+        try:
+            return run_segment(plan_recorded(run_dir), stop, start)
+        except AaeError as error:
+            print(f"aae-slurm: {error}", file=sys.stderr, flush=True)
+            if not isinstance(error, TakenOverError):
+                _put_refusal_on_record(run_dir, start, error)
+            return error.exit_code
+
+
+def _put_refusal_on_record(run_dir: RunDir, start: Start, error: AaeError) -> None:
+    """An error before the run was claimed: without a verdict it would be taken for a crash and started again."""
+    with contextlib.suppress(AaeError, OSError):
+        put_on_record(run_dir, start, lambda status: crash_of(error, run_dir, status.step, None))
+
+
+def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
+    """Train until the run is finished or has to leave; returns the exit code. Raises AaeError as `Run` does."""
+    run_dir = plan.run_dir
+    if plan.is_finished:
+        _say(f"finished already: {run_dir.path}")
+        return EXIT_FINISHED
+    mark = read_mark(run_dir)
+    if mark is not None and mark.names(start.job_id):
+        _say(f"job {start.job_id} was cancelled by aae-slurm cancel: leaving; submit the run again to go on")
+        return EXIT_RESUMABLE
+    before = read_status(run_dir)
+    if before is not None and before.state == "failed" and before.job_id == start.job_id:
+        _say(f"job {start.job_id} has failed: {before.verdict}; submit the run again to try again")
+        return before.exit_code or 1
+    num_starts = _num_segments(run_dir, start.job_id) + 1
+    may_restart = not start.local or num_starts < LOCAL_STARTS
+    allowance = Allocation.model_validate(plan.record.slurm).max_stalls if may_restart else None
+    owner = Owner.this_process(start.job_id, start.restart_count)
+    run = Run(plan, owner=owner, allowance=allowance, tell=_say)
+    try:
+        with run:
+            return _train(run, stop, start, may_restart=may_restart)
+    except AaeError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        stop.ignore_from_now_on()
+        return _restart(run, start, run.exit_code) if run.restarts else run.exit_code
+
+
+def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -> int:
+    end = None if start.local else _end_of_allocation(start.job_id, os.environ)
+    run.load()
+
+    def time_is_up() -> bool:
+        # What a save has cost so far, several times over, and a step or two.
+        return end is not None and time.time() > end - max(10.0, 5 + 3 * run.trainer.saver.save_s)
+
+    stop.time_is_up = time_is_up
+    while True:
+        reason = run.train(stop)
+        if reason is None:
+            run.finish()
+            _say(f"finished: {run.trainer.step:,} steps; {run.run_dir.final}")
+            return EXIT_FINISHED
+        if stop.signal is not None:
+            run.log.write("signal", step=run.trainer.step, signal=stop.signal.name)
+        leave = decide(reason, stop, start)
+        if leave is not None:
+            stop.ignore_from_now_on()
+            return _leave(run, start, leave, may_restart=may_restart)
+        if stop.signal is not None:
+            stop.train_on()
+
+
+def _leave(run: Run, start: Start, leave: Leave, *, may_restart: bool) -> int:
+    exit_code = EXIT_INTERRUPTED if leave.reason == "interrupt" and not start.local else EXIT_RESUMABLE
+    saved = f"{leave.why}; saved at step {run.trainer.step:,} of {run.settings.total_steps:,}, nothing is lost"
+    if leave.requeue and leave.reason == "time_limit":
+        used_up = run.used_up("time_limit")
+        if used_up is not None:
+            raise HopelessError("no_progress", f"{saved}; {used_up}, with a longer AAE_SLURM_TIME if that is too short")
+    if leave.requeue and may_restart:
+        verdict = f"{saved}; the job starts again"
+    elif leave.slurm_restarts:
+        verdict = saved
+    elif leave.requeue:
+        verdict = f"{saved}; this was the last of the {LOCAL_STARTS} starts of submitit's local executor; {_SUBMIT}"
+    else:
+        verdict = f"{saved}; {_SUBMIT}"
+    run.leave(leave.reason, verdict, exit_code)
+    _say(verdict)
+    return _restart(run, start, exit_code) if leave.requeue and may_restart else exit_code
+
+
+def _restart(run: Run, start: Start, exit_code: int) -> int:
+    """Have the job started again; returns the exit code, and says so if it is not."""
+    if start.local:
+        return LOCAL_REQUEUE_RETURN_CODE
+    refusal = requeue(start.job_id)
+    if refusal is not None:
+        run.say(f"Slurm did not requeue the job: {refusal}; {_SUBMIT}")
+        _say(f"Slurm did not requeue the job: {refusal}; {_SUBMIT}")
+    return exit_code
+
+
+def _num_segments(run_dir: RunDir, job_id: str) -> int:
+    """How many segments in a row, up to the newest, are this job's."""
+    newest = number = newest_claim(run_dir)
+    while (segment := read_segment(run_dir, number)) is not None and segment.owner.job_id == job_id:
+        number -= 1
+    return newest - number
+
+
+def _end_of_allocation(job_id: str, environment: Mapping[str, str]) -> float | None:
+    """When the allocation ends, in seconds since the epoch; None if there is no limit or no answer."""
+    if environment.get("SLURM_JOB_END_TIME", "").isdigit():
+        return float(environment["SLURM_JOB_END_TIME"])
+    end = (show_job(job_id) or {}).get("EndTime", "")
+    try:
+        return datetime.strptime(end, "%Y-%m-%dT%H:%M:%S").astimezone().timestamp()
+    except ValueError:
+        return None
+
+
+def warning_without_signal(start: Start) -> str | None:
+    """What to tell a batch script that asks Slurm for no signal before the time limit; None if it does, or is not known."""
+    script = batch_script(start.job_id)
+    if script is None or "--signal" in script:
+        return None
+    return (
+        "the batch script asks for no signal before the time limit: add `#SBATCH --signal=USR2@120` (with srun; "
+        "`B:USR2@120` without); until then the job stops by its own clock, seconds before the end"
+    )
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
