@@ -150,7 +150,7 @@ class Cluster:
         daemon = self._pid(f"slurmd.{node}")
         assert daemon is not None
         processes = [pid for pid in _all_processes() if self._is_of_job(pid, job_id)]
-        parents = {parent for pid in processes if _name(parent := _parent(pid)) == "slurmstepd"}
+        parents = {parent for pid in processes if _name(parent := parent_of(pid)) == "slurmstepd"}
         for pid in (daemon, *parents, *processes):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -245,11 +245,28 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _parent(pid: int) -> int:
+def parent_of(pid: int) -> int:
+    """The process that a process was started by, 0 if it is gone."""
+    return int(_stat(pid)[1])
+
+
+def sleeps(pid: int) -> bool:
+    """Whether a process is stopped by SIGSTOP and no other signal waits for it."""
+    return _stat(pid)[0] == "T" and not has_pending_signal(pid)
+
+
+def has_pending_signal(pid: int) -> bool:
+    """Whether a signal waits for a process to serve it; raises OSError if there is no such process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return any(int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:")))
+
+
+def _stat(pid: int) -> list[str]:
+    """proc(5), from field 3, the state, on."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0
+        return ["", "0"]
 
 
 def _remove_cgroups(top: Path) -> None:

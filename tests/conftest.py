@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -27,9 +28,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First what waits long, most of all for Slurm, so that the quick tests fill the gaps."""
-    slow = ("test_slurm_crashes", "test_slurm_real", "test_slurm_local", "test_faults", "test_job_command")
-    items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))
+    """Mark what needs Slurm or processes of its own, by its fixtures where it does not say so itself."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & {"cluster", "signalling_cluster", "memory_cluster"}:
+            item.add_marker("slurm")
+        elif fixtures & {"small_job", "uninterrupted", "whole"}:
+            item.add_marker("process")
+    # First what waits long, most of all for Slurm, so that the quick tests fill the gaps.
+    items.sort(
+        key=lambda item: [bool(item.get_closest_marker(name)) for name in ("slurm", "campaign", "process")],
+        reverse=True,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_process_unless_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that starts a process says so by its mark: those without one are run at every change."""
+    if not any(request.node.get_closest_marker(name) for name in ("slurm", "campaign", "process")):
+
+        def refuse(*arguments: object, **_: object) -> None:
+            raise AssertionError(f"a test that starts a process is marked as `process`: {arguments}")
+
+        monkeypatch.setattr(subprocess, "Popen", refuse)
 
 
 @pytest.fixture

@@ -1,26 +1,40 @@
 """The harness: runs the real `aae-job` command, interrupts it, and compares what runs leave behind byte for byte."""
 
+import atexit
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import pytest
-from cluster import Cluster
+from cluster import Cluster, sleeps
 from filelock import FileLock
+from warm import Forge, WarmProcess
 
 from job.log.reader import read_lines
 from job.proofs.exactness import Traces
 from job.rundir.directory import RunDir
 
 TOTAL = 900
+
+Process: TypeAlias = "subprocess.Popen[str] | WarmProcess"
+
+
+@cache
+def forge() -> Forge:
+    """This test process's own."""
+    forge = Forge()
+    atexit.register(forge.close)
+    return forge
 
 
 def small_settings(**changes: object) -> dict[str, str]:
@@ -42,11 +56,12 @@ def small_settings(**changes: object) -> dict[str, str]:
 
 
 # A run for the tests on a real Slurm: cheap steps, and enough of them to be found training when it is interrupted.
+INTERVAL, LOGGED = 250, 20  # steps between two checkpoints, and two `step` records
 ON_SLURM: dict[str, Any] = {
-    "max_steps": 2000,
-    "log_every_steps": 20,
-    "lattice_every_steps": 500,
-    "checkpoint_every_steps": 500,
+    "max_steps": 1000,
+    "log_every_steps": LOGGED,
+    "lattice_every_steps": INTERVAL,
+    "checkpoint_every_steps": INTERVAL,
 }
 
 
@@ -57,13 +72,16 @@ class Job:
         self.run_dir = RunDir(runs_dir / name)
         self.output = ""
         self.prefix: tuple[str, ...] = ()  # a command that is to run the command, such as strace
+        self.cold = False  # whether torch is loaded by each of its processes anew
         self._log_size = 0
         self.environment = {**os.environ, "AAE_RUNS_DIR": str(runs_dir), **settings}
 
-    def start(self, *arguments: str, module: str = "job", **changes: Any) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, module: str = "job", **changes: Any) -> Process:
         """Start the command and return while it runs."""
         self._log_size = self.run_dir.events_file.stat().st_size if self.run_dir.events_file.exists() else 0
         environment = {**self.environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
+        if module == "job" and not self.prefix and not self.cold:
+            return forge().start(list(arguments), environment)
         return subprocess.Popen(
             [*self.prefix, sys.executable, "-P", "-m", module, *arguments],
             env=environment,
@@ -72,10 +90,10 @@ class Job:
             text=True,
         )
 
-    def wait(self, process: "subprocess.Popen[str]") -> int:
+    def wait(self, process: Process) -> int:
         """Wait for the end; returns the exit code and keeps what was printed in `output`."""
         self.output, _ = process.communicate(timeout=280)
-        return process.returncode
+        return process.wait()
 
     def run(self, *arguments: str, module: str = "job", **changes: Any) -> int:
         """Run the command to its end; returns the exit code."""
@@ -92,7 +110,7 @@ class Job:
         process.send_signal(number)
         return self.wait(process)
 
-    def wait_for_step(self, process: "subprocess.Popen[str]", step: int) -> None:
+    def wait_for_step(self, process: Process, step: int) -> None:
         """Return once the process started last has logged the step; fails if it ends before."""
         deadline = time.monotonic() + 120
         while self._newest_step() < step:
@@ -108,6 +126,41 @@ class Job:
             file.seek(max(self._log_size, file.seek(0, os.SEEK_END) - 4096))
             lines = file.read().split(b"\n")
         return int(orjson.loads(lines[-2])["step"]) if len(lines) > 2 else -1
+
+    def wait_until_step(self, step: int, segment: int = 1, timeout_s: float = 150) -> None:
+        """Wait until a segment has logged a step, whoever has started it."""
+        deadline = time.monotonic() + timeout_s
+        while not any(r["segment"] == segment and r["event"] == "step" and r["step"] >= step for r in self.records()):
+            assert time.monotonic() < deadline, self.job_log()
+            time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def resting_at(self, step: int, segment: int = 1, *, until_signalled: bool = False) -> Iterator[int]:
+        """Stop the process once a segment has logged a step, so that it is about the same moment on any machine.
+
+        It goes on at the block's end, or `until_signalled` when a signal for it has come: Slurm's own come with a SIGCONT. Until
+        then it costs no processor time. Gives its process id.
+        """
+        self.wait_until_step(step, segment)
+        process = self.process()
+        os.kill(process, signal.SIGSTOP)
+        try:
+            yield process
+            deadline = time.monotonic() + 100
+            while until_signalled and sleeps(process):
+                assert time.monotonic() < deadline, f"no signal for the run:\n{self.job_log()}"
+                time.sleep(0.05)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+    def process(self) -> int:
+        """The process id of the run's newest segment."""
+        return int(self.status()["pid"])
+
+    def job_log(self) -> str:
+        """All that the run's jobs have printed."""
+        return "\n".join(path.read_text() for path in self.run_dir.slurm.glob("*.out"))
 
     def records(self) -> list[dict[str, Any]]:
         """All whole records of the log, the superseded ones too."""
@@ -142,13 +195,6 @@ class SlurmJob(Job):
         assert match, self.output
         return match[1]
 
-    def wait_until_step(self, step: int, segment: int = 1, timeout_s: float = 150) -> None:
-        """Wait until a segment has logged a step."""
-        deadline = time.monotonic() + timeout_s
-        while not any(r["segment"] == segment and r["event"] == "step" and r["step"] >= step for r in self.records()):
-            assert time.monotonic() < deadline, f"{self.job_log()}\n{self.cluster.log_tail()}"
-            time.sleep(0.3)
-
     def wait_until_finished(self, job_id: str) -> None:
         """Wait until the job has ended well and the run with it."""
         state = self.cluster.wait_for_state(job_id, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", timeout_s=200)
@@ -161,14 +207,6 @@ class SlurmJob(Job):
         (one,) = orjson.loads(self.output)
         assert isinstance(one, dict)
         return one
-
-    def job_log(self) -> str:
-        """All that the job has printed."""
-        return "\n".join(path.read_text() for path in self.run_dir.slurm.glob("*.out"))
-
-    def process(self) -> int:
-        """The process id of the run's newest segment."""
-        return int(self.status()["pid"])
 
     def reasons(self) -> list[str]:
         """Why the segments stopped, in order."""

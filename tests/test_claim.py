@@ -41,6 +41,7 @@ def test_a_released_claim_is_taken_at_once(run_dir: RunDir) -> None:
     assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).number == 2
 
 
+@pytest.mark.process
 def test_a_dead_process_of_this_host_is_taken_over_at_once(run_dir: RunDir) -> None:
     """No such process, or another process under its number."""
     gone = subprocess.Popen(["true"])
@@ -51,6 +52,7 @@ def test_a_dead_process_of_this_host_is_taken_over_at_once(run_dir: RunDir) -> N
     assert claim_run(run_dir, Owner.this_process(), tell=pytest.fail).number == 3
 
 
+@pytest.mark.process
 def test_a_zombie_is_dead(run_dir: RunDir) -> None:
     """A process that has ended but was not waited for writes no more."""
     zombie = subprocess.Popen(["true"])

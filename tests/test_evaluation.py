@@ -95,6 +95,7 @@ def test_evaluations_survive_kills_and_come_before_the_checkpoints_that_follow_t
             assert set(range(EVERY, record["step"] + 1, EVERY)) <= written
 
 
+@pytest.mark.process
 def test_a_run_that_is_to_stop_when_saturated_stops_at_the_same_step_however_it_was_interrupted(tmp_path: Path) -> None:
     """Half a window after the one that makes the verdict, with whole results, and the same bytes after kills."""
     # Without a checkpoint on the way, which would bring the verdict earlier than it is due.
@@ -138,6 +139,7 @@ def test_switching_the_stop_off_lets_a_saturated_run_go_on_to_its_total(small_jo
     assert small_job.traces() == uninterrupted
 
 
+@pytest.mark.process
 def test_averages_and_a_falling_rate_resume_exactly(tmp_path: Path) -> None:
     """A schedule over the run and averaged weights: killed and resumed, the same bytes; its length cannot change."""
     levers = small_settings(lr_schedule="cosine", ema_decay=0.99, autoencoder_dropout=0.1, encoder_lr=1e-3)
@@ -164,6 +166,7 @@ def test_evaluate_measures_everything_and_writes_it_down(small_job: Job) -> None
     """Of an unfinished run its newest checkpoint, with labels and samples; the Parzen estimate only when asked for."""
     small_job.interrupt(signal.SIGTERM, 300)
     step = small_job.status()["step"]
+    small_job.environment["SLURM_CPUS_PER_TASK"] = "1"  # all of them would wait for each other beside other tests
     assert small_job.run("evaluate", "small", "--json") == 0, small_job.output
     found = json.loads(small_job.output)
     path = small_job.run_dir.evaluation_file(step)
@@ -181,6 +184,7 @@ def test_evaluate_measures_everything_and_writes_it_down(small_job: Job) -> None
     assert json.loads(path.read_bytes())["parzen_stderr"] > 0
 
 
+@pytest.mark.process
 def test_evaluate_tells_what_is_missing(tmp_path: Path) -> None:
     """No run, no weights, no data: exit code 2 and one message."""
     job = Job(tmp_path / "runs", small_settings())
@@ -249,6 +253,7 @@ def test_curves_are_drawn_of_any_log(tmp_path: Path, small_job: Job) -> None:
     assert (green > np.maximum(red, blue) + 40).any(), "no mark of the verdict"
 
 
+@pytest.mark.process
 def test_curves_are_kept_fresh_by_a_process_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun when it is time, taken over when it is done, and not begun again at once."""
     monkeypatch.setattr("job.results.curves.FIRST_S", 0.0)

@@ -19,7 +19,7 @@ from job.config.settings import Settings
 from job.proofs.exactness import KINDS, Traces, prove, table
 from job.proofs.verify import Finding, verify_run
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
 # 6.6 MB a checkpoint: three do not fit into 20 MB beside the one being written.
 ON_A_SMALL_DISK = {"hidden_dim": 200, "max_steps": 600, "checkpoint_every_steps": 30, "keep_checkpoints": 3}
@@ -71,7 +71,13 @@ def test_a_stopped_process_that_wakes_up_after_its_successor_writes_nothing(
     first.send_signal(signal.SIGCONT)
     assert small_job.wait(first) == 2
     assert "has taken this run over" in small_job.output
-    assert _everything_below(small_job.run_dir.path) == after
+    now = _everything_below(small_job.run_dir.path)
+    # It may have been stopped between its question, whether it may write, and the write: that record does not count.
+    log = str(small_job.run_dir.events_file)
+    late = now.pop(log).removeprefix(after.pop(log))
+    assert late.count(b"\n") <= 1
+    assert not late or b'"segment":1,' in late
+    assert now == after
     assert small_job.traces() == uninterrupted
 
 
@@ -89,7 +95,9 @@ def test_a_checkpoint_that_appears_late_is_waited_for(small_job: Job, uninterrup
     small_job.interrupt(signal.SIGTERM, 300)
     hidden = small_job.run_dir.path.with_name("hidden")
     shutil.move(small_job.run_dir.checkpoints, hidden)
+    small_job.cold = True
     process = small_job.start()
+    assert isinstance(process, subprocess.Popen)
     assert process.stdout is not None
     assert any("cannot be seen yet: waiting" in line for line in process.stdout)  # reads up to that line
     time.sleep(1)

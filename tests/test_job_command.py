@@ -16,6 +16,8 @@ from PIL import Image
 from job.log.events import events_schema
 from job.proofs.exactness import Traces
 
+pytestmark = pytest.mark.process
+
 # What a stop by each signal must look like: (exit code, reason in `stopped`).
 POLITE = {
     signal.SIGINT: (130, "interrupt"),

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 import job
+from job.__main__ import main as job_main
+from job.commands import COMMANDS as JOB_COMMANDS
 from job.data.datasets import NUM_TRAINING_IMAGES
+from slurm.__main__ import main as slurm_main
+from slurm.login import COMMANDS as SLURM_COMMANDS
 
 
 def test_the_tests_run_against_the_installed_wheel() -> None:
@@ -37,10 +41,28 @@ def test_the_embedded_digits_are_whole_with_their_notice() -> None:
     assert "LeCun" in files("job.data").joinpath("digits", "NOTICE").read_text()
 
 
-@pytest.mark.parametrize("command", [[], ["fetch"], ["evaluate"], ["sample"], ["verify"], ["events-schema"]])
-def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+COMMANDS = [
+    ("aae-job", ""),
+    *(("aae-job", c) for c in JOB_COMMANDS),
+    *(("aae-slurm", c) for c in ("", *SLURM_COMMANDS)),
+]
+
+
+@pytest.mark.parametrize(("prog", "command"), COMMANDS)
+def test_every_command_has_help_with_an_example(prog: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--help shows what to type."""
-    shown = subprocess.run(
-        [sys.executable, "-m", "job", *command, "--help"], capture_output=True, text=True, check=True
-    )
-    assert "example:\n  aae-job" in shown.stdout or "example:\n  AAE_" in shown.stdout
+    main = {"aae-job": job_main, "aae-slurm": slurm_main}[prog]
+    with pytest.raises(SystemExit) as ended:
+        main([*([command] if command else []), "--help"])
+    assert ended.value.code == 0
+    example = capsys.readouterr().out.partition("example:\n  ")[2].splitlines()[0]
+    assert f"{prog} {command}".strip() in example
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("script", "module"), [("aae-job", "job"), ("aae-slurm", "slurm")])
+def test_console_scripts_are_the_modules(script: str, module: str) -> None:
+    """Both ways to type a command say the same."""
+    ways = [[str(Path(sys.executable).with_name(script))], [sys.executable, "-P", "-m", module]]
+    one, other = (subprocess.run([*way, "--help"], capture_output=True, text=True, check=True).stdout for way in ways)
+    assert one == other

@@ -20,6 +20,7 @@ without_gpu = pytest.mark.skipif(
 )
 
 
+@pytest.mark.process
 @without_gpu
 def test_tf32_is_refused_without_a_gpu(tmp_path: Path) -> None:
     """As a mistake in the settings where they say cpu, else once it is clear that there is no GPU."""
@@ -32,6 +33,7 @@ def test_tf32_is_refused_without_a_gpu(tmp_path: Path) -> None:
     assert (job.status()["state"], job.status()["reason"]) == ("failed", "no_gpu")
 
 
+@pytest.mark.process
 @without_gpu
 def test_a_graph_without_a_gpu_is_warned_of_and_changes_no_byte(tmp_path: Path) -> None:
     """AAE_CUDA_GRAPH=true on a CPU trains on, with one `warning`, to the same bytes; it is free on resume."""

@@ -1,10 +1,16 @@
-"""The README is held to the code: its tables, its commands, its pictures."""
+"""The pages are held to the code: their tables, commands, links and lengths; quick commands are run as they stand there."""
 
+import json
 import re
+import shlex
+import signal
 from pathlib import Path
 
 import pytest
+from jobs import small_settings
 
+import job.__main__
+import slurm.__main__
 from job.commands import COMMANDS as JOB_COMMANDS
 from job.config.settings import FREE, TOTAL
 from job.config.sources import FIELDS, variable
@@ -12,7 +18,12 @@ from job.log.events import EVENTS, Event
 from slurm.login import COMMANDS as SLURM_COMMANDS
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in (ROOT / folder / "README.md" for folder in (".", "aae", "job", "slurm", "tests"))
+}
+# The runs that examples name; here they are a small one.
+RUNS = re.compile(r"digits-2d-seed\d-\w{8}|\bRUN\b")
 
 
 def _settings_rows() -> list[str]:
@@ -34,25 +45,117 @@ def _event_rows() -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize(("rows", "begins"), [(_settings_rows(), "| `AAE_"), (_event_rows(), "| every record")])
-def test_tables_say_what_the_code_says(rows: list[str], begins: str) -> None:
-    """Each table stands in the README line by line; if not, here is what belongs there."""
-    assert "\n".join(rows) in README, "\n" + "\n".join(rows)
-    assert begins in README
+@pytest.mark.parametrize("rows", [_settings_rows(), _event_rows()], ids=["settings", "events"])
+def test_tables_say_what_the_code_says(rows: list[str]) -> None:
+    """Each table stands on its page line by line; if not, here is what belongs there."""
+    assert "\n".join(rows) in PAGES["job/README.md"], "\n" + "\n".join(rows)
+
+
+def test_the_first_page_is_read_to_its_end() -> None:
+    """At most 200 lines and 14 KB; what not everybody needs stands on the other pages."""
+    assert len(PAGES["README.md"].splitlines()) <= 200
+    assert len(PAGES["README.md"].encode()) <= 14_000
+
+
+def _blocks(page: str) -> list[str]:
+    return re.findall(r"```\n(.*?)```", PAGES[page], re.DOTALL)
 
 
 def test_every_command_is_shown() -> None:
-    """Each command stands in a code block."""
-    blocks = "\n".join(re.findall(r"```\w*\n(.*?)```", README, re.DOTALL))
-    for name in JOB_COMMANDS:
-        assert f"aae-job {name}" in blocks
-    for name in SLURM_COMMANDS:
-        assert f"aae-slurm {name}" in blocks
+    """Each command stands in a code block of the page about it."""
+    for page, prog, commands in (
+        ("job/README.md", "aae-job", JOB_COMMANDS),
+        ("slurm/README.md", "aae-slurm", SLURM_COMMANDS),
+    ):
+        shown = "\n".join(re.findall(r"```\w*\n(.*?)```", PAGES[page], re.DOTALL))
+        assert [name for name in commands if f"{prog} {name}" not in shown] == []
 
 
-def test_every_file_that_is_linked_exists() -> None:
-    """Pictures and documents that the README points to are in the tree."""
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith(("http", "#"))]
-    assert links
+def _anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    """Files, pictures and headings that a page points to are there."""
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if not link.startswith("http")]
+    assert links or page == "tests/README.md"
     for link in links:
-        assert (ROOT / link).is_file(), link
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert target.is_file(), link
+        if anchor:
+            assert anchor in _anchors(target.read_text()), link
+
+
+# Commands on the pages that take longer than seconds, or need a network, a scheduler, a GPU or a whole data set.
+SLOW = re.compile(
+    r"aae-job( --|$| *#)|aae-job (fetch|bench|evaluate|verify-resume)|aae-slurm (run|cancel)|aae-slurm submit(?! --dry-run)"
+    r"|--parzen|--follow|--epochs|--max-steps|tuned-|S$|\| jq"
+)
+
+
+def _commands() -> list[str]:
+    """Every command in a code block that takes seconds, once."""
+    lines = [line.removeprefix("$ ") for page in PAGES for block in _blocks(page) for line in block.splitlines()]
+    found = [line for line in lines if re.match(r"(AAE_\w+=\S+ )*aae-(job|slurm)( |$)", line) and not SLOW.search(line)]
+    return list(dict.fromkeys(re.sub(r" +#.*", "", line) for line in found))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/ in it, as the examples have it, and a small run that is finished."""
+    folder = tmp_path_factory.mktemp("readme")
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in small_settings(max_steps=20, runs_dir=folder / "runs").items():
+            patch.setenv(name, value)
+        assert job.__main__.main([]) == 0
+    for number, handler in handlers.items():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, handler)
+    return folder
+
+
+def test_there_are_quick_commands() -> None:
+    """The pages show them, and none is passed over by mistake."""
+    words = {tuple(re.sub(r"AAE_\w+=\S+ ", "", command).split()[:2]) for command in _commands()}
+    for name in ("sample", "verify", "events-schema"):
+        assert ("aae-job", name) in words
+    for name in ("submit", "status", "log", "collect"):
+        assert ("aae-slurm", name) in words
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(c, marks=pytest.mark.process) if "slurm status" in c else c for c in _commands()]
+)
+def test_quick_commands_do_what_the_page_says(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typed as they stand there, on a small run, they end as they should."""
+    monkeypatch.chdir(folder)
+    command, _, out = RUNS.sub("small", command).partition(" > ")
+    words = shlex.split(command)
+    while "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        monkeypatch.setenv(name, value)
+    main = {"aae-job": job.__main__.main, "aae-slurm": slurm.__main__.main}[words[0]]
+    mistaken = "AAE_BATCHSIZE" in command
+    assert main(words[1:]) == (2 if mistaken else 0), capsys.readouterr().err
+    told = capsys.readouterr()
+    if mistaken:
+        (block,) = [b for page in PAGES for b in _blocks(page) if "AAE_BATCHSIZE" in b]
+        assert told.err == block.partition("\n")[2]
+    elif "--dry-run" in command:
+        assert told.out.startswith("#!/bin/bash")
+    elif "--csv" in command:
+        assert len(told.out.splitlines()) == 1 + 20 // 7
+        assert out.endswith(".csv")
+    elif "events-schema" in command:
+        assert json.loads(told.out)["$schema"]
+    else:
+        assert told.out
+    if "--out" in words:
+        assert Path(words[words.index("--out") + 1]).read_bytes().startswith(b"\x89PNG")

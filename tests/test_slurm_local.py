@@ -1,5 +1,6 @@
 """`aae-slurm submit --local`: the same run through submitit's local executor, with no Slurm."""
 
+import contextlib
 import os
 import signal
 import time
@@ -7,9 +8,12 @@ from pathlib import Path
 
 import orjson
 import pytest
+from cluster import has_pending_signal
 from jobs import ON_SLURM, TOTAL, Job, small_settings
 
 from job.proofs.exactness import Traces
+
+pytestmark = pytest.mark.process
 
 
 def _wait_for_state(job: Job, state: str, timeout_s: float = 150) -> None:
@@ -17,13 +21,6 @@ def _wait_for_state(job: Job, state: str, timeout_s: float = 150) -> None:
     while not job.run_dir.status_file.exists() or job.status()["state"] != state:
         assert time.monotonic() < deadline, [path.read_text() for path in job.run_dir.slurm.glob("*.out")]
         time.sleep(0.1)
-
-
-def _wait_for_step(job: Job, step: int, segment: int = 1) -> None:
-    deadline = time.monotonic() + 150
-    while not any(record["segment"] == segment and record["step"] >= step for record in job.events("step")):
-        assert time.monotonic() < deadline, [path.read_text() for path in job.run_dir.slurm.glob("*.out")]
-        time.sleep(0.3)
 
 
 def test_a_local_run_outlives_the_command_and_finishes(small_job: Job, uninterrupted: Traces) -> None:
@@ -34,7 +31,7 @@ def test_a_local_run_outlives_the_command_and_finishes(small_job: Job, uninterru
     assert f"local-{local}" in small_job.output, (
         "a second submit must find the first, which has not claimed the run yet"
     )
-    _wait_for_step(small_job, 100)
+    small_job.wait_until_step(100)
     status = small_job.status()
     assert status["job_id"].startswith("local-")
     assert os.getsid(status["pid"]) != os.getsid(0)
@@ -55,8 +52,11 @@ def test_a_time_limit_starts_it_again(tmp_path: Path) -> None:
     """With an explicit time limit submitit signals, the run saves, and is started again: a real requeue without Slurm."""
     job = Job(tmp_path, small_settings(**ON_SLURM, slurm_time="1", slurm_signal_delay_s=45, slurm_max_stalls=99))
     assert job.slurm("submit", "--local", max_steps=10**6) == 0, job.output
-    _wait_for_step(job, 1, segment=2)
-    assert job.slurm("cancel", "small") == 0, job.output
+    with job.resting_at(1, until_signalled=True):
+        pass
+    with job.resting_at(1, segment=2, until_signalled=True):
+        cancelling = job.start("cancel", "small", module="slurm")
+    assert job.wait(cancelling) == 0, job.output
     # How far it gets depends on the machine: cut it short there, and compare with a run of that length.
     total = job.status()["step"] + 100
     assert job.slurm("submit", "--local", max_steps=total) == 0, job.output
@@ -68,6 +68,15 @@ def test_a_time_limit_starts_it_again(tmp_path: Path) -> None:
     assert job.traces() == whole.traces()
 
 
+def _doze(job: Job) -> None:
+    """Stop the run's process if it trains, and let it go on if a signal waits for it: it need not train all the time."""
+    with contextlib.suppress(OSError):
+        trains = {record["segment"] for record in job.events("step")}
+        if job.status()["segment"] in trains:
+            os.kill(job.process(), signal.SIGSTOP if not has_pending_signal(job.process()) else signal.SIGCONT)
+    time.sleep(0.2)
+
+
 def test_the_last_of_submitits_starts_says_so(tmp_path: Path) -> None:
     """submitit's local executor starts a task six times; then the run waits, and tells what to do."""
     job = Job(tmp_path, small_settings(**{**ON_SLURM, "max_steps": 10**6}, slurm_time="1", slurm_signal_delay_s=50))
@@ -76,7 +85,7 @@ def test_the_last_of_submitits_starts_says_so(tmp_path: Path) -> None:
     deadline = time.monotonic() + 200
     while [record["segment"] for record in job.events("stopped")][-1:] != [6]:
         assert time.monotonic() < deadline, job.records()[-3:]
-        time.sleep(0.5)
+        _doze(job)
     _wait_for_state(job, "waiting")
     verdict = job.status()["verdict"]
     assert "the last of the 6 starts" in verdict
@@ -87,7 +96,7 @@ def test_the_last_of_submitits_starts_says_so(tmp_path: Path) -> None:
 def test_following_a_log_ends_with_the_run(small_job: Job) -> None:
     """`log --follow` prints what is there and what comes, each record once, and ends when the run is finished."""
     assert small_job.slurm("submit", "--local") == 0
-    _wait_for_step(small_job, 50)
+    small_job.wait_until_step(50)
     assert small_job.slurm("log", "small", "--follow", "--event", "step", "--fields", "step", "--csv") == 0
     assert small_job.output.split() == ["step", *(str(step) for step in range(7, TOTAL + 1, 7))]
 
@@ -96,7 +105,7 @@ def test_following_a_log_ends_with_the_run(small_job: Job) -> None:
 def test_a_stopped_local_run_is_not_started_again(how: str, small_job: Job) -> None:
     """A signal leaves it waiting, cancel cancelled; it comes back only by a command."""
     assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
-    _wait_for_step(small_job, 100)
+    small_job.wait_until_step(100)
     if how == "cancel":
         assert small_job.slurm("cancel", "small") == 0, small_job.output
     else:
@@ -114,7 +123,7 @@ def test_a_stopped_local_run_is_not_started_again(how: str, small_job: Job) -> N
 def test_a_submit_right_after_a_cancel_starts_it_again(small_job: Job) -> None:
     """submitit's controller outlives the cancelled process by a moment, and must not be taken for a run that goes on."""
     assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
-    _wait_for_step(small_job, 50)
+    small_job.wait_until_step(50)
     controller = small_job.status()["job_id"].removeprefix("local-")
     assert small_job.slurm("cancel", "small") == 0, small_job.output
     os.kill(int(controller), signal.SIGSTOP)  # as if it slept a little longer
@@ -123,7 +132,7 @@ def test_a_submit_right_after_a_cancel_starts_it_again(small_job: Job) -> None:
     os.kill(int(controller), signal.SIGCONT)
     assert small_job.wait(second) == 0, small_job.output
     assert "as    local-" in small_job.output
-    _wait_for_step(small_job, 1, segment=2)
+    small_job.wait_until_step(1, segment=2)
     assert small_job.slurm("cancel", "small") == 0, small_job.output
 
 
@@ -150,7 +159,7 @@ def test_a_local_run_can_be_cancelled_before_it_has_begun(small_job: Job) -> Non
 def test_status_knows_a_killed_local_run(small_job: Job) -> None:
     """A process that is gone on this host is lost at once, needs a person, and the exit code says so."""
     assert small_job.slurm("submit", "--local", max_steps=10**6) == 0
-    _wait_for_step(small_job, 50)
+    small_job.wait_until_step(50)
     os.kill(small_job.status()["pid"], signal.SIGKILL)
     time.sleep(1)
     assert small_job.slurm("status", "small", "--json") == 1

@@ -15,7 +15,7 @@ import orjson
 import pytest
 import torch
 from cluster import Cluster
-from jobs import ON_SLURM, Job, SlurmJob, small_settings
+from jobs import LOGGED, ON_SLURM, Job, SlurmJob, small_settings
 
 import slurm
 from job.proofs.exactness import Traces
@@ -28,8 +28,8 @@ def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: T
     job_id = job.submit()
     for word in (str(job.run_dir.path), f"job {job_id}", "aae-slurm status", "aae-slurm log", "aae-slurm cancel"):
         assert word in job.output
-    job.wait_until_step(150)
-    shown = job.shown()
+    with job.resting_at(150):
+        shown = job.shown()
     assert (shown["state"], shown["job_id"], shown["needs_person"]) == ("running", job_id, False)
     job.wait_until_finished(job_id)
     assert job.traces() == whole
@@ -42,7 +42,7 @@ def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: T
     assert job.slurm("collect", "small", str(out)) == 0, job.output
     manifest = orjson.loads((out / "small" / "manifest.json").read_bytes())
     assert {"final/weights.safetensors", "final/lattice.png", "settings.json", "metrics.csv"} <= set(manifest["files"])
-    assert len((out / "small" / "metrics.csv").read_text().splitlines()) == 1 + 2000 // 20
+    assert len((out / "small" / "metrics.csv").read_text().splitlines()) == 1 + ON_SLURM["max_steps"] // LOGGED
 
 
 def test_the_clock_ends_segments_and_the_run_goes_on(job: SlurmJob, tmp_path: Path) -> None:
@@ -50,9 +50,11 @@ def test_the_clock_ends_segments_and_the_run_goes_on(job: SlurmJob, tmp_path: Pa
     # Slurm looks every 30 s and signals before it would be too late: 15 to 45 s after the start, when the run trains.
     limited = {"slurm_time": "00:01:00", "slurm_signal_delay_s": 15, "slurm_max_stalls": 99}
     first = job.submit(**limited, max_steps=10**6)
-    job.wait_until_step(1, segment=2, timeout_s=150)
+    with job.resting_at(100, until_signalled=True):
+        pass
     # How far it gets depends on the machine: cut it short there, and compare with a run of that length.
-    job.cluster.ask("scancel", first)
+    with job.resting_at(1, segment=2, until_signalled=True):
+        job.cluster.ask("scancel", first)
     job.cluster.wait_for_state(first, "CANCELLED")
     total = job.status()["step"] + 100
     job.wait_until_finished(job.submit(**limited, max_steps=total))
@@ -73,8 +75,8 @@ def _preempt(job: SlurmJob) -> None:
 def test_a_preempted_run_saves_and_comes_back(partition: str, job: SlurmJob, whole: Traces) -> None:
     """Preemption with GraceTime 0 (SIGTERM, Slurm requeues at once) and 20 (SIGTERM, the job requeues): no step lost."""
     job_id = job.submit(slurm_partition=partition)
-    job.wait_until_step(150)
-    _preempt(job)
+    with job.resting_at(150, until_signalled=True):
+        _preempt(job)
     job.wait_until_finished(job_id)
     # Without a grace time Slurm's view of the job is that of an operator's requeue.
     assert job.reasons() == [{"low": "requeue", "grace": "preemption"}[partition]]
@@ -89,8 +91,8 @@ def test_a_preemption_by_sigusr2_saves_and_comes_back(
     """With preempt_send_user_signal: at once, no step lost, and told apart from a time limit."""
     job = SlurmJob(tmp_path, signalling_cluster)
     job_id = job.submit(slurm_partition=partition)
-    job.wait_until_step(150)
-    _preempt(job)
+    with job.resting_at(150, until_signalled=True):
+        _preempt(job)
     job.wait_until_finished(job_id)
     assert job.reasons() == ["preemption"]
     assert job.lost() == [0]
@@ -100,8 +102,8 @@ def test_a_preemption_by_sigusr2_saves_and_comes_back(
 def test_an_operators_requeue_loses_nothing(job: SlurmJob, whole: Traces) -> None:
     """`scontrol requeue`: SIGTERM, save, leave; Slurm starts the job again."""
     job_id = job.submit()
-    job.wait_until_step(150)
-    job.cluster.ask("scontrol", "requeue", job_id)
+    with job.resting_at(150, until_signalled=True):
+        job.cluster.ask("scontrol", "requeue", job_id)
     job.wait_until_finished(job_id)
     assert (job.reasons(), job.lost()) == (["requeue"], [0])
     assert job.traces() == whole
@@ -110,8 +112,8 @@ def test_an_operators_requeue_loses_nothing(job: SlurmJob, whole: Traces) -> Non
 def test_a_raw_scancel_is_not_undone_and_a_submit_goes_on(job: SlurmJob, whole: Traces) -> None:
     """scancel: saved, cancelled, not resurrected; the same submit command goes on from there."""
     job_id = job.submit()
-    job.wait_until_step(150)
-    job.cluster.ask("scancel", job_id)
+    with job.resting_at(150, until_signalled=True):
+        job.cluster.ask("scancel", job_id)
     assert job.cluster.wait_for_state(job_id, "CANCELLED") == "CANCELLED"
     time.sleep(7)  # longer than a requeue takes
     assert job.cluster.state(job_id) == "CANCELLED"
@@ -126,8 +128,9 @@ def test_a_raw_scancel_is_not_undone_and_a_submit_goes_on(job: SlurmJob, whole: 
 def test_cancel_ends_a_running_and_a_pending_job(job: SlurmJob, whole: Traces) -> None:
     """`aae-slurm cancel` reports, the state is cancelled, and only a new submit goes on."""
     job_id = job.submit()
-    job.wait_until_step(150)
-    assert job.slurm("cancel", "small") == 0, job.output
+    with job.resting_at(150, until_signalled=True):
+        cancelling = job.start("cancel", "small", module="slurm")
+    assert job.wait(cancelling) == 0, job.output
     assert "cancelled at step" in job.output
     job.cluster.wait_for_state(job_id, "CANCELLED")
     assert job.reasons() == ["cancel"]
@@ -153,15 +156,15 @@ def test_a_signal_during_the_import_of_torch_waits_and_is_served(job: SlurmJob, 
     job.cluster.ask("scancel", "--signal=USR2", job_id)
     job.wait_until_finished(job_id)
     assert job.reasons() == ["time_limit"]
-    assert job.events("stopped")[0]["step"] < 2000
+    assert job.events("stopped")[0]["step"] < ON_SLURM["max_steps"]
     assert job.traces() == whole
 
 
 def test_a_sigterm_that_is_no_end_costs_nothing(job: SlurmJob, whole: Traces) -> None:
     """SIGTERM by hand: the run saves, asks Slurm, learns that nothing ends, and trains on in the same segment."""
     job_id = job.submit()
-    job.wait_until_step(150)
-    job.cluster.ask("scancel", "--signal=TERM", job_id)
+    with job.resting_at(150):
+        job.cluster.ask("scancel", "--signal=TERM", job_id)
     job.wait_until_finished(job_id)
     assert [record["signal"] for record in job.events("signal")] == ["SIGTERM"]
     assert (job.reasons(), job.lost()) == ([], [])
@@ -172,8 +175,8 @@ def test_a_sigterm_that_is_no_end_costs_nothing(job: SlurmJob, whole: Traces) ->
 def test_other_signals_leave_the_run_waiting(name: str, exit_code: int, job: SlurmJob) -> None:
     """Whoever sends these by hand wants it to stop: saved, waiting, not started again, and status says so."""
     job_id = job.submit()
-    job.wait_until_step(150)
-    job.cluster.ask("scancel", f"--signal={name}", job_id)
+    with job.resting_at(150):
+        job.cluster.ask("scancel", f"--signal={name}", job_id)
     assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
     status = job.status()
     assert (status["state"], status["exit_code"], job.lost()) == ("waiting", exit_code, [])
@@ -193,23 +196,24 @@ def test_a_time_limit_without_a_signal_before_it_loses_nothing(knows_its_end: bo
         slurm_setup="[]" if knows_its_end else misled,
         max_steps=10**6,
     )
-    deadline = time.monotonic() + 150
-    while not any(record["segment"] == 2 for record in job.events("step")):
-        assert time.monotonic() < deadline, f"{job.job_log()}\n{job.cluster.log_tail()}"
-        time.sleep(0.5)
+    with job.resting_at(100, until_signalled=not knows_its_end):
+        while knows_its_end and job.cluster.ask("squeue", "-h", "-j", job_id, "-o", "%L") > "0:20":
+            time.sleep(0.5)
+    job.wait_until_step(1, segment=2)
     assert (job.reasons(), job.lost()) == (["time_limit"], [0])
-    assert [record["signal"] for record in job.events("signal")] == ([] if knows_its_end else ["SIGTERM"])
+    # On a busy machine the first may be served before Slurm says that the job is ending; it sends another.
+    assert {record["signal"] for record in job.events("signal")} == (set() if knows_its_end else {"SIGTERM"})
     job.cluster.ask("scancel", job_id)
 
 
 def _readme_scripts() -> list[str]:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (Path(__file__).parent.parent / "slurm" / "README.md").read_text()
     return re.findall(r"```bash\n(#!/bin/bash\n.*?)```", readme, re.DOTALL)
 
 
 @pytest.mark.parametrize("form", ["srun", "exec"])
 def test_a_plain_batch_script_does_the_same(form: str, job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
-    """Both scripts of the README, with `aae-slurm run` in them, survive a USR2 and finish with the same bytes."""
+    """Both scripts of the guide, with `aae-slurm run` in them, survive a USR2 and finish with the same bytes."""
     script = tmp_path / "train.sh"
     (text,) = [text for text in _readme_scripts() if re.search(rf"^{form} ", text, re.MULTILINE)]
     assert len(text.splitlines()) < 10
@@ -220,8 +224,8 @@ def test_a_plain_batch_script_does_the_same(form: str, job: SlurmJob, whole: Tra
         ["sbatch", "--parsable", str(script)], env=job.environment, capture_output=True, text=True, check=True
     )
     job_id = done.stdout.strip()
-    job.wait_until_step(150)
-    job.cluster.ask("scancel", *(["--batch"] if form == "exec" else []), "--signal=USR2", job_id)
+    with job.resting_at(150):
+        job.cluster.ask("scancel", *(["--batch"] if form == "exec" else []), "--signal=USR2", job_id)
     job.wait_until_finished(job_id)
     assert (job.reasons(), job.lost()) == (["time_limit"], [0])
     assert job.traces() == whole
@@ -246,7 +250,7 @@ def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster
     elements = [SlurmJob(tmp_path, cluster), SlurmJob(tmp_path, cluster)]
     for seed, element in enumerate(elements, start=1):
         element.run_dir = type(element.run_dir)(runs_dir / f"seed{seed}")
-        element.wait_until_step(150)
+        element.wait_until_step(20)
     cluster.ask("scancel", "--signal=USR2", f"{array}_1")
     deadline = time.monotonic() + 200
     while any(element.status()["state"] != "finished" for element in elements):
@@ -355,8 +359,8 @@ def test_a_user_who_is_not_root_can_submit_and_is_requeued(cluster: Cluster) -> 
         )
         assert done.returncode == 0, done.stderr
         job_id = re.search(r"job (\d+)", done.stdout)[1]  # type: ignore[index]
-        job.wait_until_step(150)
-        cluster.ask("scancel", "--signal=USR2", job_id)
+        with job.resting_at(150):
+            cluster.ask("scancel", "--signal=USR2", job_id)
         job.wait_until_finished(job_id)
         assert job.reasons() == ["time_limit"]
         assert job.run_dir.final_weights.stat().st_uid == nobody.pw_uid

@@ -107,7 +107,7 @@ class Saturation(Event):
     """The verdict on saturation has changed at the end of a window; the numbers that caused it are of held-out images."""
 
     event: Literal["saturation"]
-    verdict: Verdict = Field(description="What it is now; see Saturation.")
+    verdict: Verdict = Field(description="What it is now; see When it is done.")
     previous: Verdict = Field(description="What it was before.")
     reason: str = Field(description="Why, in words.")
     reconstruction_bce: float = Field(description="As in `evaluation`.")

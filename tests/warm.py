@@ -1,0 +1,156 @@
+"""Starts `aae-job` as a fork of a process that has loaded torch, so that what a test is about begins seconds sooner.
+
+Nothing of a run is shared: the process that forks has imported modules, and neither started a thread nor drawn a number.
+What happens while Python starts and torch loads is tested with processes that start anew: all jobs of Slurm's and submitit's,
+those of the campaigns, and every `Job` that is `cold`.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_MESSAGE_BYTES = 2**20
+
+
+class WarmProcess:
+    """A process that was forked for us, with what of `subprocess.Popen` the tests use; its output is one pipe."""
+
+    def __init__(self, connection: socket.socket, output: int) -> None:
+        self.returncode: int | None = None
+        self._output = output
+        self._connection = connection
+        self.pid = int(self._told())
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+            self.returncode = int(self._told())
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; returns the exit code. Raises subprocess.TimeoutExpired."""
+        if self.returncode is None and not select.select([self._connection], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("aae-job", timeout or 0.0)
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Wait for its end; returns what it has printed. Raises subprocess.TimeoutExpired."""
+        printed = b""
+        while select.select([self._output], [], [], timeout)[0] and (part := os.read(self._output, 65536)):
+            printed += part
+        self.wait(timeout)
+        os.close(self._output)
+        self._connection.close()
+        return printed.decode(), None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _told(self) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            part = self._connection.recv(64)
+            assert part, "the process that forks has ended"
+            line += part
+        return line
+
+
+class Forge:
+    """The process that forks, one for each test process."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="aae-warm-")
+        self._address = f"{self._folder.name}/socket"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self._address)
+        listener.listen()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__, str(listener.fileno())],
+            stdin=subprocess.PIPE,  # it ends when this end of the pipe is closed, however that comes
+            pass_fds=[listener.fileno()],
+        )
+        listener.close()
+
+    def start(self, arguments: list[str], environment: Mapping[str, str]) -> WarmProcess:
+        """Run `aae-job` with arguments in an environment."""
+        reader, writer = os.pipe()
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self._address)
+        request = json.dumps([arguments, dict(environment), str(Path.cwd())]).encode()
+        socket.send_fds(connection, [len(request).to_bytes(4, "big") + request], [writer])
+        os.close(writer)
+        return WarmProcess(connection, reader)
+
+    def close(self) -> None:
+        """End it; what it has forked goes on."""
+        self._process.communicate(timeout=60)
+        self._folder.cleanup()
+
+
+def _serve(listener: socket.socket) -> Callable[[], int] | None:
+    """Fork for each connection; returns the command in a fork, and None in the process that forks, at its end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return None
+        connection, _ = listener.accept()
+        message, (output,), _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
+        while len(message) < 4 + int.from_bytes(message[:4], "big"):
+            message += connection.recv(_MESSAGE_BYTES)
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return _child(connection, output, message[4:])
+        connection.close()
+        os.close(output)
+
+
+def _child(connection: socket.socket, output: int, request: bytes) -> Callable[[], int]:
+    """Fork once more: the parent tells how the command ends, the child becomes it."""
+    pid = os.fork()
+    if pid:
+        os.close(output)
+        connection.sendall(b"%d\n" % pid)
+        _, status = os.waitpid(pid, 0)
+        with contextlib.suppress(OSError):  # the test has given up
+            connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+        os._exit(0)
+    connection.close()
+    arguments, environment, folder = json.loads(request)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.close(output)
+    os.close(null)
+
+    from job.__main__ import main
+
+    return lambda: main(arguments)
+
+
+if __name__ == "__main__":
+    import job.commands.train
+    import job.evaluation.scores
+    import job.results.samples
+    import job.training.final
+    import job.training.trainer  # noqa: F401
+
+    assert Path("/proc/self/task").is_dir()
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork takes no threads along"
+    command = _serve(socket.socket(fileno=int(sys.argv[1])))
+    sys.exit(command() if command is not None else 0)
