@@ -56,9 +56,9 @@ def small_settings(**changes: object) -> dict[str, str]:
 
 
 # A run for the tests on a real Slurm: cheap steps, and enough of them to be found training when it is interrupted.
-INTERVAL, LOGGED = 250, 20  # steps between two checkpoints, and two `step` records
+INTERVAL, LOGGED = 150, 20  # steps between two checkpoints, and two `step` records
 ON_SLURM: dict[str, Any] = {
-    "max_steps": 1000,
+    "max_steps": 600,
     "log_every_steps": LOGGED,
     "lattice_every_steps": INTERVAL,
     "checkpoint_every_steps": INTERVAL,

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from job.config.allocation import Allocation
-from job.config.plan import plan_start
 from job.config.settings import Settings
 from job.config.sources import Configuration
 from job.errors import TakenOverError
@@ -17,8 +16,9 @@ from job.rundir.cancel import CancelMark, read_mark
 from job.rundir.claim import claim_run
 from job.rundir.directory import RunDir
 from job.rundir.heartbeat import Heartbeat
-from job.rundir.owner import Owner
+from job.rundir.liveness import Owner
 from job.rundir.status import Status
+from job.segment.plan import plan_start
 from job.segment.run import Run
 
 

@@ -10,9 +10,10 @@ from job.log.reader import read_lines
 from job.log.writer import EventLog
 from job.rundir.claim import Claim, Segment
 from job.rundir.directory import RunDir
+from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
-from job.rundir.owner import Owner
-from job.segment.crash import crash_of, settle, used_up
+from job.segment.crash import crash_of, settle
+from job.segment.restarts import used_up
 
 
 def _history(run_dir: RunDir, *segments: tuple[Any, ...]) -> Segment:

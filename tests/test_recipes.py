@@ -13,7 +13,7 @@ from job.config.recipes import RECIPES
 from job.config.settings import FREE, Settings
 from job.config.sources import read_configuration
 from job.errors import SettingsError
-from job.training.average import EVERY_STEPS, Average
+from job.training.averaged_weights import EVERY_STEPS, Average
 from job.training.phases import Phases
 
 CPU = torch.device("cpu")

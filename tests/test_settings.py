@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from job.config.allocation import Allocation
-from job.config.plan import plan_start
-from job.config.record import Record
 from job.config.settings import FREE, TOTAL, Settings
+from job.config.settings_file import Record
 from job.config.sources import FIELDS, Configuration, read_configuration
 from job.errors import SettingsError, UsageError
 from job.machine import allotted_cpus
 from job.rundir.directory import RunDir
+from job.segment.plan import plan_start
 from job.training.device import choose_device
 
 

@@ -46,8 +46,8 @@ def test_kills_that_leave_no_progress_end_the_run_and_a_submit_sets_that_aside(j
     rarely = {"checkpoint_every_steps": 10**6}
     job_id = job.submit(**rarely)
     for segment in (1, 2, 3):
-        job.wait_until_step(20, segment)
-        os.kill(job.process(), signal.SIGKILL)
+        with job.resting_at(20, segment) as process:
+            os.kill(process, signal.SIGKILL)
     assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
     status = job.status()
     assert (status["state"], status["exit_code"], status["reason"]) == ("failed", 3, "killed")
@@ -58,8 +58,8 @@ def test_kills_that_leave_no_progress_end_the_run_and_a_submit_sets_that_aside(j
     time.sleep(7)  # longer than a requeue takes
     assert job.cluster.state(job_id) == "FAILED"
     again = job.submit(**rarely)
-    job.wait_until_step(20, segment=4)
-    os.kill(job.process(), signal.SIGKILL)  # the count has begun anew
+    with job.resting_at(20, segment=4) as process:
+        os.kill(process, signal.SIGKILL)  # the count has begun anew
     job.wait_until_finished(again)
     assert job.traces() == whole
 
@@ -264,7 +264,7 @@ def test_two_signals_during_a_save_lose_nothing(job: SlurmJob, whole: Traces) ->
 def test_a_run_that_finishes_while_it_is_preempted_is_not_trained_twice(job: SlurmJob, whole: Traces) -> None:
     """Slurm starts the job again although the run has just finished: it says so, ends well, and nothing changes."""
     job_id = job.submit()
-    job.wait_until_step(500)
+    job.wait_until_step(300)
     deadline = time.monotonic() + 150
     while job.status()["state"] != "finished":
         assert time.monotonic() < deadline

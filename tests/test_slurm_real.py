@@ -234,7 +234,7 @@ def test_a_plain_batch_script_does_the_same(form: str, job: SlurmJob, whole: Tra
 
 def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster: Cluster) -> None:
     """AAE_SEED from the task id: each element has its own run directory, and a requeue brings back that element only."""
-    job = SlurmJob(tmp_path, cluster, max_steps=1000)
+    job = SlurmJob(tmp_path, cluster, max_steps=400)
     runs_dir = job.run_dir.path.parent
     script = tmp_path / "array.sh"
     script.write_text(
@@ -250,15 +250,15 @@ def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster
     elements = [SlurmJob(tmp_path, cluster), SlurmJob(tmp_path, cluster)]
     for seed, element in enumerate(elements, start=1):
         element.run_dir = type(element.run_dir)(runs_dir / f"seed{seed}")
-        element.wait_until_step(20)
-    cluster.ask("scancel", "--signal=USR2", f"{array}_1")
+    with elements[0].resting_at(20):
+        cluster.ask("scancel", "--signal=USR2", f"{array}_1")
     deadline = time.monotonic() + 200
     while any(element.status()["state"] != "finished" for element in elements):
         assert time.monotonic() < deadline, [element.status() for element in elements]
         time.sleep(0.5)
     assert [element.reasons() for element in elements] == [["time_limit"], []]
     for seed, element in enumerate(elements, start=1):
-        settings = small_settings(**{**ON_SLURM, "max_steps": 1000, "seed": seed, "run_name": f"seed{seed}"})
+        settings = small_settings(**{**ON_SLURM, "max_steps": 400, "seed": seed, "run_name": f"seed{seed}"})
         whole = Job(tmp_path / "whole", settings, f"seed{seed}")
         assert whole.run() == 0
         assert element.traces() == whole.traces()
@@ -296,7 +296,7 @@ def test_an_allocation_with_a_gpu_needs_torch_to_see_it(job: SlurmJob, cluster: 
 
 def test_the_same_run_submitted_twice_at_once_is_one_job(job: SlurmJob, cluster: Cluster) -> None:
     """Two shells, one command, one job; both are told which."""
-    both = [job.start("submit", module="slurm") for _ in range(3)]
+    both = [job.start("submit", module="slurm", max_steps=10**6) for _ in range(3)]
     outputs = []
     for process in both:
         assert job.wait(process) == 0, job.output
@@ -322,8 +322,8 @@ def test_what_sbatch_refuses_is_told_in_its_words_and_leaves_nothing(job: SlurmJ
     assert "Traceback" not in job.output
     assert not job.run_dir.path.exists()
     job_id = job.submit()
-    job.wait_until_step(50)
-    job.cluster.ask("scancel", job_id)
+    with job.resting_at(50, until_signalled=True):
+        job.cluster.ask("scancel", job_id)
     job.cluster.wait_for_state(job_id, "CANCELLED")
     kept = job.run_dir.status_file.read_bytes()
     assert job.slurm("submit", slurm_partition="nowhere") == 1
@@ -383,10 +383,10 @@ def _python_for(uid: int) -> str:
 def test_status_stands_without_the_scheduler(job: SlurmJob, tmp_path: Path) -> None:
     """With no controller to ask, the run directory tells what it knows, within seconds, and says so."""
     job.submit()
-    job.wait_until_step(50)
-    job.environment["SLURM_CONF"] = str(tmp_path / "no-such.conf")
-    began = time.monotonic()
-    assert job.slurm("status", "small") == 0, job.output
-    assert time.monotonic() - began < 20  # on a busy machine a command takes some seconds to start
+    with job.resting_at(50):
+        job.environment["SLURM_CONF"] = str(tmp_path / "no-such.conf")
+        began = time.monotonic()
+        assert job.slurm("status", "small") == 0, job.output
+        assert time.monotonic() - began < 20  # on a busy machine a command takes some seconds to start
     assert "running" in job.output
     assert "squeue does not answer" in job.output

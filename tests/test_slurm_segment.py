@@ -13,7 +13,7 @@ from jobs import Job
 
 from job.rundir.claim import Segment, newest_claim
 from job.rundir.directory import create_exclusively
-from job.rundir.owner import Owner, process_start_of
+from job.rundir.liveness import Owner, process_start_of
 from job.rundir.status import read_status, write_status
 from job.segment.crash import Crash
 from slurm import aftermath
@@ -75,6 +75,20 @@ def test_a_preemption_without_a_grace_time_is_known_by_a_sigusr2_behind_the_sigt
     leave = decide(asked, stop, START)
     assert leave is not None
     assert (leave.reason, leave.requeue, leave.slurm_restarts) == (reason, False, True)
+
+
+def test_a_sigusr2_that_comes_before_slurm_tells_of_the_preemption_is_looked_at_again(
+    stop: AllocationStop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be taken for the time limit's, and the run would ask for a requeue that Slurm makes by itself."""
+    answers = iter([{"JobState": "RUNNING", "PreemptTime": "None"}, {"JobState": "COMPLETING", "Restarts": "2"}])
+    monkeypatch.setattr(leaving, "show_job", lambda _: next(answers))
+    os.kill(os.getpid(), signal.SIGUSR2)
+    asked = stop()
+    assert asked == "time_limit"
+    leave = decide(asked, stop, START)
+    assert leave is not None
+    assert (leave.reason, leave.requeue) == ("preemption", False)
 
 
 def test_a_task_that_comes_to_life_behind_a_dead_srun_is_started_again(

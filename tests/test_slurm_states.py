@@ -9,7 +9,7 @@ import pytest
 from job.config.allocation import Allocation, minutes
 from job.rundir.claim import Segment
 from job.rundir.directory import RunDir
-from job.rundir.owner import Owner
+from job.rundir.liveness import Owner
 from job.rundir.status import Status
 from slurm.login.states import show
 from slurm.scheduler.queue import Job

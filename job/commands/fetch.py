@@ -2,6 +2,7 @@
 
 from job.commandline import Parser
 from job.config.flags import add_settings, read_configuration_from
+from job.data.datasets import fetch
 from job.errors import EXIT_FINISHED
 
 
@@ -17,8 +18,6 @@ def run(arguments: list[str]) -> int:
     if settings.dataset == "digits":
         print("digits is part of this package: nothing to fetch (mnist, fashion-mnist and kmnist are downloaded)")
         return EXIT_FINISHED
-
-    from job.data.images import fetch
 
     folder = fetch(settings.dataset, settings.data_dir)
     print(f"{settings.dataset} is in {folder}")

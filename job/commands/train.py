@@ -4,12 +4,12 @@ import shlex
 
 from job.commandline import Parser, duration, printable
 from job.commands import COMMANDS
-from job.commands.display import Display
+from job.commands.progress import Display
 from job.config.flags import add_settings, read_configuration_from
-from job.config.plan import Plan, plan_start
 from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE
 from job.rundir.claim import StopReason
 from job.rundir.status import read_status
+from job.segment.plan import Plan, plan_start
 from job.segment.run import Run
 from job.segment.signals import SignalStop
 

@@ -1,9 +1,9 @@
-"""Which data sets there are, how large they are and where their files lie; loads neither torch nor data."""
+"""Which data sets there are, how large they are, where their files lie and how they come there; loads no torch by itself."""
 
 from pathlib import Path
 from typing import Literal
 
-from job.errors import UsageError
+from job.errors import AaeError, UsageError
 
 Dataset = Literal["digits", "mnist", "fashion-mnist", "kmnist"]
 
@@ -26,3 +26,18 @@ def check_dataset(dataset: str, data_dir: Path) -> None:
             f"AAE_DATASET={dataset}: no {' and no '.join(missing)} in {raw}; set AAE_DATA_DIR to where they are, or type "
             f"on a machine with internet: aae-job fetch --dataset {dataset} --data-dir {data_dir}"
         )
+
+
+def fetch(dataset: str, data_dir: Path) -> Path:
+    """Download a data set through torchvision, unless it is there; returns its folder. Raises AaeError."""
+    import torchvision
+
+    name = TORCHVISION_CLASS[dataset]
+    try:
+        getattr(torchvision.datasets, name)(data_dir, download=True)
+    except (OSError, RuntimeError) as error:
+        raise AaeError(
+            f"{dataset} could not be downloaded into {data_dir}: {error}; try again, or fetch it on a machine with "
+            f"internet and copy {data_dir / name} here"
+        ) from error
+    return data_dir / name

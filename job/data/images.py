@@ -10,22 +10,7 @@ from torch import Tensor
 
 from aae.networks import NUM_PIXELS
 from job.data.datasets import NUM_HELD_OUT_IMAGES, NUM_TRAINING_IMAGES, TORCHVISION_CLASS, Dataset
-from job.errors import AaeError, UsageError
-
-
-def fetch(dataset: str, data_dir: Path) -> Path:
-    """Download a data set through torchvision, unless it is there; returns its folder. Raises AaeError."""
-    import torchvision
-
-    name = TORCHVISION_CLASS[dataset]
-    try:
-        getattr(torchvision.datasets, name)(data_dir, download=True)
-    except (OSError, RuntimeError) as error:
-        raise AaeError(
-            f"{dataset} could not be downloaded into {data_dir}: {error}; try again, or fetch it on a machine with "
-            f"internet and copy {data_dir / name} here"
-        ) from error
-    return data_dir / name
+from job.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import nn
 
 from aae.networks import AdversarialAutoencoder
 from job.checkpoints.checkpoint import read_checkpoint
-from job.config.record import read_record, recorded_settings
 from job.config.settings import Settings
+from job.config.settings_file import read_record, recorded_settings
 from job.errors import CheckpointError, UsageError
 from job.rundir.directory import RunDir
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from job.errors import TakenOverError
 from job.rundir.directory import RunDir, create_exclusively
-from job.rundir.owner import Owner
+from job.rundir.liveness import Owner
 from job.rundir.status import read_status
 
 StopReason = Literal["time_limit", "preemption", "requeue", "cancel", "interrupt", "terminated"]

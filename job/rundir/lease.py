@@ -8,7 +8,7 @@ from job.rundir.cancel import lift_mark, read_mark
 from job.rundir.claim import Cause, Claim, claim_run, read_segment
 from job.rundir.directory import FULL, RunDir
 from job.rundir.heartbeat import Heartbeat
-from job.rundir.owner import Owner
+from job.rundir.liveness import Owner
 from job.rundir.patience import patiently
 from job.rundir.status import State, Status, read_status
 

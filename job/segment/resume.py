@@ -11,7 +11,7 @@ from job.machine import versions
 from job.rundir.claim import Segment, read_segment
 from job.rundir.directory import RunDir
 from job.rundir.lease import Lease
-from job.rundir.owner import Owner
+from job.rundir.liveness import Owner
 
 
 @dataclass(frozen=True)

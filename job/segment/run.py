@@ -7,18 +7,19 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from job.config.plan import Plan
 from job.errors import EXIT_FINISHED, TakenOverError, UsageError
 from job.log.reader import read_lines
 from job.log.writer import EventLog
 from job.machine import versions
 from job.rundir.claim import Cause, StopReason
 from job.rundir.lease import Lease
+from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
-from job.rundir.owner import Owner
 from job.rundir.patience import patiently
 from job.rundir.status import State
-from job.segment.crash import crash_of, settle, used_up
+from job.segment.crash import crash_of, settle
+from job.segment.plan import Plan
+from job.segment.restarts import used_up
 from job.segment.resume import Past, changed_settings, inexactness, known_step, look_back
 
 if TYPE_CHECKING:

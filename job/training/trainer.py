@@ -20,11 +20,11 @@ from job.results.pictures import lattice_of, lattice_png
 from job.rundir.claim import StopReason
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
-from job.training.average import Average
+from job.training.averaged_weights import Average
 from job.training.clock import Clock
 from job.training.graph import GraphedStep
+from job.training.loss_window import Window
 from job.training.phases import Phases, new_model
-from job.training.window import Window
 
 Stop = Callable[[], StopReason | None]
 

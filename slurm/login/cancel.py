@@ -9,9 +9,9 @@ from job.commandline import Parser, add_run
 from job.rundir.cancel import CancelMark
 from job.rundir.claim import read_segment
 from job.rundir.directory import RunDir
-from job.rundir.owner import Owner
+from job.rundir.liveness import Owner
 from job.rundir.status import now, read_status, write_status
-from slurm.login.launch import local_controller
+from slurm.login.local import local_controller
 from slurm.login.states import Shown, show
 from slurm.scheduler.queue import list_jobs
 

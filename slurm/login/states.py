@@ -7,7 +7,7 @@ from typing import Any
 
 from job.rundir.claim import read_segment
 from job.rundir.directory import RunDir
-from job.rundir.owner import Owner
+from job.rundir.liveness import Owner
 from job.rundir.status import Status, read_status
 from slurm.scheduler.queue import Job
 

@@ -4,9 +4,9 @@ import shlex
 
 from job.commandline import Parser
 from job.config.flags import add_settings, read_configuration_from
-from job.config.plan import plan_start
-from slurm.login.handover import hand_over
-from slurm.login.launch import script_text
+from job.segment.plan import plan_start
+from slurm.login.batch_script import script_text
+from slurm.login.submit_once import submit_once
 
 
 def run(arguments: list[str]) -> int:
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     if plan.is_finished:
         print(f"finished already: {plan.run_dir.path}")
         return 0
-    submission = hand_over(plan, configuration, local=options.local)
+    submission = submit_once(plan, configuration, local=options.local)
     print(f"run   {plan.run_dir.path}")
     print(f"{'as' if submission.is_new else 'it has already'}    {submission.holder}")
     name = shlex.quote(str(plan.run_dir.path))

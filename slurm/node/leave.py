@@ -1,6 +1,7 @@
 """Whether and how a segment leaves: what a signal means, by Slurm's own view of the job."""
 
 import signal
+import time
 from dataclasses import dataclass
 
 from job.rundir.claim import StopReason
@@ -8,7 +9,8 @@ from slurm.node.signals import AllocationStop
 from slurm.node.start import Start
 from slurm.scheduler.queue import GOES_ON, show_job
 
-# preempt_send_user_signal without a grace time: SIGUSR2 and SIGTERM are sent apart, and come in either order.
+# preempt_send_user_signal without a grace time: SIGUSR2 and SIGTERM are sent apart, come in either order, and may come before
+# Slurm's own view of the job tells of the preemption.
 USER_SIGNAL_WAIT_S = 0.5
 
 
@@ -32,6 +34,9 @@ def decide(reason: StopReason, stop: AllocationStop, start: Start) -> Leave | No
         return Leave(reason, "the allocation ends in seconds and no signal came", requeue=True)
     if stop.signal in (signal.SIGUSR2, signal.SIGTERM):
         job = show_job(start.job_id)
+        if stop.signal == signal.SIGUSR2 and not _is_preempted(job):
+            time.sleep(USER_SIGNAL_WAIT_S)
+            job = show_job(start.job_id) or job
         leave = _meaning_of_signal(stop.signal, job, start)
         if leave is not None and leave.reason == "requeue" and stop.comes(signal.SIGUSR2, USER_SIGNAL_WAIT_S):
             return _meaning_of_signal(signal.SIGUSR2, job, start)
@@ -41,10 +46,14 @@ def decide(reason: StopReason, stop: AllocationStop, start: Start) -> Leave | No
     return Leave(reason, _named(stop, reason), requeue=False)
 
 
+def _is_preempted(job: dict[str, str] | None) -> bool:
+    return job is not None and job.get("PreemptTime", "None") not in ("None", "")
+
+
 def _meaning_of_signal(number: signal.Signals, job: dict[str, str] | None, start: Start) -> Leave | None:
     """Slurm sends the same signal for several ends; its own view of the job tells which. None: no end as far as is known."""
     by_user_signal = number == signal.SIGUSR2
-    preempted = job is not None and job.get("PreemptTime", "None") not in ("None", "")
+    preempted = _is_preempted(job)
     state = job.get("JobState", "") if job is not None else ""
     if job is not None and state and state not in GOES_ON:
         if job.get("Reason") == "TimeLimit" or state == "TIMEOUT":

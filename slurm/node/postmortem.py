@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from job.config.allocation import Allocation
-from job.config.record import read_record
+from job.config.settings_file import read_record
 from job.errors import TakenOverError, UsageError
 from job.log.writer import EventLog
 from job.rundir.claim import Claim, claim_run, newest_claim, read_segment
 from job.rundir.directory import RunDir
+from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
-from job.rundir.owner import Owner
 from job.rundir.status import Status, now, read_status, write_status
 from job.segment.crash import Crash, settle
 from slurm.node.start import Start

@@ -5,8 +5,8 @@ import sys
 
 from job.commandline import Parser
 from job.config.flags import add_settings, read_configuration_from
-from job.config.plan import plan_start
 from job.errors import UsageError
+from job.segment.plan import plan_start
 from slurm.node.segment import run_segment, warning_without_signal
 from slurm.node.signals import AllocationStop
 from slurm.node.start import Start

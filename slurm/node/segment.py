@@ -12,14 +12,14 @@ from pathlib import Path
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
 from job.config.allocation import Allocation
-from job.config.plan import Plan, plan_recorded
 from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE, AaeError, HopelessError, TakenOverError
 from job.rundir.cancel import read_mark
 from job.rundir.claim import newest_claim, read_segment
 from job.rundir.directory import RunDir
-from job.rundir.owner import Owner
+from job.rundir.liveness import Owner
 from job.rundir.status import read_status
 from job.segment.crash import crash_of
+from job.segment.plan import Plan, plan_recorded
 from job.segment.run import Run
 from slurm.node.leave import Leave, decide
 from slurm.node.postmortem import put_on_record

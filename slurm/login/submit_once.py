@@ -9,15 +9,16 @@ from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from job.config.plan import Plan
 from job.config.sources import Configuration
 from job.errors import UsageError
 from job.rundir.cancel import remove_mark
 from job.rundir.claim import read_segment
 from job.rundir.directory import RunDir, create_exclusively
-from job.rundir.owner import Owner, read_owner
+from job.rundir.liveness import Owner, read_owner
 from job.rundir.status import Status, now, read_status, write_status
-from slurm.login import launch
+from job.segment.plan import Plan
+from slurm.login import batch_script
+from slurm.login import local as on_this_machine
 from slurm.login.states import heartbeat_age_s
 from slurm.scheduler.errors import NoAnswerError, SchedulerError
 from slurm.scheduler.queue import list_jobs
@@ -36,7 +37,7 @@ class Submission:
     is_new: bool
 
 
-def hand_over(plan: Plan, configuration: Configuration, *, local: bool) -> Submission:
+def submit_once(plan: Plan, configuration: Configuration, *, local: bool) -> Submission:
     """Submit a run unless it is queued or running; raises SchedulerError or NoAnswerError and puts back what stood there."""
     run_dir = plan.run_dir
     if not local and shutil.which("sbatch") is None:
@@ -78,7 +79,7 @@ def _holder(run_dir: RunDir, *, ask_queue: bool) -> str | None:
 def _live_local_start(run_dir: RunDir) -> str | None:
     """submitit's local controller of this run, once it is clear that it will not end of itself."""
     deadline = time.monotonic() + ENDING_S
-    while (controller := launch.local_controller(run_dir)) is not None and time.monotonic() < deadline:
+    while (controller := on_this_machine.local_controller(run_dir)) is not None and time.monotonic() < deadline:
         status = read_status(run_dir)
         segment = read_segment(run_dir, status.segment) if status is not None else None
         if segment is None or segment.cause is None:
@@ -99,9 +100,9 @@ def _submit(plan: Plan, configuration: Configuration, *, local: bool) -> str:
     try:
         if local:
             time_limit = configuration.sources["slurm_time"] != "default"
-            holder = "local-" + launch.start_locally(run_dir, configuration.allocation, time_limit=time_limit)
+            holder = "local-" + on_this_machine.start_locally(run_dir, configuration.allocation, time_limit=time_limit)
         else:
-            holder = "job " + launch.submit_to_slurm(run_dir, configuration.allocation)
+            holder = "job " + batch_script.submit_to_slurm(run_dir, configuration.allocation)
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         refusal = SchedulerError(str(error))
         if not refusal.may_have_submitted:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from job.config.record import Record, read_record, recorded_settings
 from job.config.settings import TOTAL, Settings
+from job.config.settings_file import Record, read_record, recorded_settings
 from job.config.sources import Configuration, variable
 from job.data.datasets import check_dataset
 from job.errors import UsageError
