@@ -13,7 +13,7 @@ from job.config.recipes import RECIPES
 from job.config.settings import FREE, Settings
 from job.config.sources import read_configuration
 from job.errors import SettingsError
-from job.training.averaged_weights import EVERY_STEPS, Average
+from job.training.averaged_weights import EVERY_STEPS, AveragedWeights
 from job.training.phases import Phases
 
 CPU = torch.device("cpu")
@@ -160,9 +160,9 @@ def test_averages_follow_as_the_formula_says() -> None:
     """Every tenth step the past keeps decay^10, at first less; without a decay the model is the trained one."""
     torch.manual_seed(0)
     model = AdversarialAutoencoder(2, 8)
-    assert Average(model, 0.0).model is model
-    assert Average(model, 0.0).state_dict() == {}
-    average = Average(model, 0.99)
+    assert AveragedWeights(model, 0.0).model is model
+    assert AveragedWeights(model, 0.0).state_dict() == {}
+    average = AveragedWeights(model, 0.99)
     expected = model.encoder.hidden1.weight.detach().clone()
     for step in range(1, 201):
         with torch.no_grad():
@@ -175,6 +175,6 @@ def test_averages_follow_as_the_formula_says() -> None:
             expected = kept * expected + (1 - kept) * model.encoder.hidden1.weight.detach()
     torch.testing.assert_close(average.model.encoder.hidden1.weight.detach(), expected)
     assert average.model.discriminator is model.discriminator
-    other = Average(AdversarialAutoencoder(2, 8), 0.99)
+    other = AveragedWeights(AdversarialAutoencoder(2, 8), 0.99)
     other.load_state_dict(average.state_dict())
     assert torch.equal(other.model.decoder.output.bias, average.model.decoder.output.bias)

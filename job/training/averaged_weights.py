@@ -11,7 +11,7 @@ from aae.networks import AdversarialAutoencoder
 EVERY_STEPS = 10  # the average moves less often than the weights: a pass over all of them costs a twelfth of a step
 
 
-class Average:
+class AveragedWeights:
     """A model that follows the trained one; with decay 0 it is the trained one itself.
 
     Each `EVERY_STEPS` steps the past keeps the weight decay^EVERY_STEPS, less at the beginning, when it is all noise.

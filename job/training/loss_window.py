@@ -10,7 +10,7 @@ from job.errors import HopelessError
 from job.log.events import READINGS
 
 
-class Window:
+class LossWindow:
     """Sums of READINGS on the device, so that the host waits for them only when it wants to see them."""
 
     def __init__(self, device: torch.device) -> None:

@@ -20,10 +20,10 @@ from job.results.pictures import lattice_of, lattice_png
 from job.rundir.claim import StopReason
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
-from job.training.averaged_weights import Average
+from job.training.averaged_weights import AveragedWeights
 from job.training.clock import Clock
 from job.training.graph import GraphedStep
-from job.training.loss_window import Window
+from job.training.loss_window import LossWindow
 from job.training.phases import Phases, new_model
 
 Stop = Callable[[], StopReason | None]
@@ -58,8 +58,8 @@ class Trainer:
         self._step = self._phases.step
         if settings.cuda_graph:
             self._step = GraphedStep(self._phases.step, device, self._warn_without_graph)
-        self._average = Average(model, settings.ema_decay)
-        self._window = Window(device)
+        self._average = AveragedWeights(model, settings.ema_decay)
+        self._window = LossWindow(device)
         self._next_save_s = settings.checkpoint_every_s
         measured = held_out_sample(held_out, NUM_IMAGES).to(device)  # (NUM_IMAGES, X)
         self.monitor = Monitor(settings, model, measured, run_dir, outbox, log)

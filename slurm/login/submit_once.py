@@ -17,8 +17,8 @@ from job.rundir.directory import RunDir, create_exclusively
 from job.rundir.liveness import Owner, read_owner
 from job.rundir.status import Status, now, read_status, write_status
 from job.segment.plan import Plan
-from slurm.login import batch_script
-from slurm.login import local as on_this_machine
+from slurm.login.batch_script import submit_to_slurm
+from slurm.login.local import local_controller, start_locally
 from slurm.login.states import heartbeat_age_s
 from slurm.scheduler.errors import NoAnswerError, SchedulerError
 from slurm.scheduler.queue import list_jobs
@@ -79,7 +79,7 @@ def _holder(run_dir: RunDir, *, ask_queue: bool) -> str | None:
 def _live_local_start(run_dir: RunDir) -> str | None:
     """submitit's local controller of this run, once it is clear that it will not end of itself."""
     deadline = time.monotonic() + ENDING_S
-    while (controller := on_this_machine.local_controller(run_dir)) is not None and time.monotonic() < deadline:
+    while (controller := local_controller(run_dir)) is not None and time.monotonic() < deadline:
         status = read_status(run_dir)
         segment = read_segment(run_dir, status.segment) if status is not None else None
         if segment is None or segment.cause is None:
@@ -100,9 +100,9 @@ def _submit(plan: Plan, configuration: Configuration, *, local: bool) -> str:
     try:
         if local:
             time_limit = configuration.sources["slurm_time"] != "default"
-            holder = "local-" + on_this_machine.start_locally(run_dir, configuration.allocation, time_limit=time_limit)
+            holder = "local-" + start_locally(run_dir, configuration.allocation, time_limit=time_limit)
         else:
-            holder = "job " + batch_script.submit_to_slurm(run_dir, configuration.allocation)
+            holder = "job " + submit_to_slurm(run_dir, configuration.allocation)
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         refusal = SchedulerError(str(error))
         if not refusal.may_have_submitted:
