@@ -1,5 +1,6 @@
 """One writer a run: who may take over, when, and what a process that was taken over may still do."""
 
+import errno
 import os
 import subprocess
 import threading
@@ -10,7 +11,7 @@ import pytest
 from job.config.allocation import Allocation
 from job.config.settings import Settings
 from job.config.sources import Configuration
-from job.errors import TakenOverError
+from job.errors import TakenOverError, UsageError
 from job.rundir import claim
 from job.rundir.cancel import CancelMark, read_mark
 from job.rundir.claim import claim_run
@@ -172,6 +173,23 @@ def test_a_cancel_that_meets_the_clearing_of_leftovers_leaves_its_mark(run_dir: 
     assert read_mark(run_dir) == mark
     with pytest.raises(FileNotFoundError):
         mark.leave(RunDir(run_dir.path / "gone"))
+
+
+def test_a_run_whose_first_sign_of_life_cannot_be_written_is_refused(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim is there, and then the disk takes no more: one message, no traceback."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("job.rundir.heartbeat.write_status", refuse)
+    settings = Settings(runs_dir=run_dir.path.parent, run_name=run_dir.path.name)
+    with (
+        pytest.raises(UsageError, match=r"cannot be written: .*Input/output error"),
+        Run(plan_start(Configuration(settings, Allocation(), {}))),
+    ):
+        pass
 
 
 def test_a_cancel_while_a_start_waits_for_the_run_is_not_lost(run_dir: RunDir) -> None:

@@ -46,7 +46,8 @@ class Heartbeat:
     def end(self) -> None:
         """Stop the thread; what was written last stands."""
         self._ended.set()
-        self._thread.join()
+        if self._thread.is_alive():  # not where even the first status could not be written
+            self._thread.join()
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
