@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,6 +54,10 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Versions that may matter for exactness, without loading any of them."""
+    """Versions that may matter for exactness, without loading any of them.
+
+    Those that this process began with: they may be replaced while it trains.
+    """
     return {"aae-job": version("aae-job"), "python": platform.python_version(), "torch": version("torch")}

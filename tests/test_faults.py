@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from jobs import Job, once, small_settings
 
+import job
 from job.config.settings import Settings
 from job.proofs.exactness import KINDS, Traces, prove, table
 from job.proofs.verify import Finding, verify_run
@@ -231,6 +232,23 @@ def test_a_run_directory_that_is_read_only_for_a_while(small_job: Job, uninterru
         folder.chmod(0o755)
     assert small_job.wait(process) == 0, small_job.output
     assert "save_failed" in [record["reason"] for record in small_job.events("warning")]
+    assert small_job.traces() == uninterrupted
+
+
+def test_an_installation_that_is_replaced_while_a_run_trains(
+    small_job: Job, uninterrupted: Traces, tmp_path: Path
+) -> None:
+    """As by an upgrade: all of this project that the run needs to its end was loaded at its start."""
+    site_packages = Path(job.__file__).parent.parent
+    for package in ("aae", "job", "slurm"):
+        shutil.copytree(site_packages / package, tmp_path / "installed" / package)
+    small_job.cold = True
+    small_job.environment["PYTHONPATH"] = str(tmp_path / "installed")
+    process = small_job.start()
+    small_job.wait_for_step(process, 100)
+    shutil.rmtree(tmp_path / "installed")
+    assert small_job.wait(process) == 0, small_job.output
+    assert small_job.events("warning") == []
     assert small_job.traces() == uninterrupted
 
 

@@ -1,6 +1,7 @@
 """Settings: where they come from, what is refused, and which of them make a run."""
 
 import os
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from job.config.settings import FREE, TOTAL, Settings
 from job.config.settings_file import Record
 from job.config.sources import FIELDS, Configuration, read_configuration
 from job.errors import SettingsError, UsageError
-from job.machine import allotted_cpus
+from job.machine import allotted_cpus, versions
 from job.rundir.directory import RunDir
 from job.segment.plan import plan_start
 from job.training.device import choose_device
@@ -229,3 +230,14 @@ def test_an_allocation_with_a_gpu_that_torch_does_not_see_is_an_error(monkeypatc
     assert choose_device("cpu", allocation).type == "cpu"
     assert choose_device("auto", {"SLURM_JOB_ID": "7"}).type == "cpu"
     assert choose_device("auto", {"CUDA_VISIBLE_DEVICES": "0"}).type == "cpu"
+
+
+def test_versions_are_those_that_the_process_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an installation is replaced, its version is another or cannot be read, and a checkpoint asks for it."""
+    began_with = versions()
+
+    def gone(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("job.machine.version", gone)
+    assert versions() == began_with
