@@ -82,7 +82,7 @@ def test_evaluations_survive_kills_and_come_before_the_checkpoints_that_follow_t
     small_job.environment["AAE_EVALUATE_EVERY_STEPS"] = str(EVERY)
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         reached = max((r["step"] for r in small_job.records()), default=0)
-        small_job.interrupt(number, reached + random.randrange(60, 250))
+        small_job.interrupt(number, reached + random.randrange(60, 200))
     assert small_job.run() == 0, small_job.output
     assert _evaluations(small_job) == _evaluations(whole)
     for path in whole.run_dir.evaluations.iterdir():
@@ -145,7 +145,7 @@ def test_averages_and_a_falling_rate_resume_exactly(tmp_path: Path) -> None:
     levers = small_settings(lr_schedule="cosine", ema_decay=0.99, autoencoder_dropout=0.1, encoder_lr=1e-3)
     whole, cut = Job(tmp_path / "whole", levers), Job(tmp_path / "cut", levers)
     assert whole.run() == 0, whole.output
-    cut.interrupt(signal.SIGKILL, random.randrange(100, 800))
+    cut.interrupt(signal.SIGKILL, random.randrange(100, 700))
     assert cut.run(max_steps=TOTAL + 100) == 2
     assert f"AAE_MAX_STEPS is {TOTAL} in settings.json, now {TOTAL + 100}" in cut.output
     assert "the learning rates fall over the whole run" in cut.output
