@@ -202,6 +202,14 @@ class Cluster:
             time.sleep(0.2)
         return state
 
+    def clear(self) -> None:
+        """End all jobs, and wait until the queue is empty for whoever comes next."""
+        self.ask("scancel", "--user", "root")
+        deadline = time.monotonic() + 60
+        while left := self.ask("squeue", "-h"):
+            assert time.monotonic() < deadline, f"jobs that do not end:\n{left}\n{self.log_tail()}"
+            time.sleep(0.1)
+
     def log_tail(self) -> str:
         """The end of slurmctld's log, for a failure's message."""
         return "\n".join((self.folder / "log" / "slurmctld.log").read_text().splitlines()[-15:])

@@ -90,7 +90,7 @@ def job(tmp_path: Path, cluster: Cluster) -> Iterator[SlurmJob]:
     """A run on the cluster; what is left of it is cancelled at the end."""
     job = SlurmJob(tmp_path, cluster)
     yield job
-    cluster.ask("scancel", "--user", "root")
+    cluster.clear()
 
 
 @pytest.fixture(scope="session")
