@@ -47,7 +47,7 @@ class Lease:
             raise
         return lease
 
-    def look(self, saved_step: int | None) -> None:
+    def check(self, saved_step: int | None) -> None:
         """Raise what the heartbeat has met; a checkpoint that it has not told of yet is told of at once."""
         if self.heartbeat.error is not None:
             raise self.heartbeat.error
@@ -55,9 +55,9 @@ class Lease:
             with contextlib.suppress(OSError):
                 self.heartbeat.write()
 
-    def is_cancelled(self, *, surely_look: bool) -> bool:
-        """Whether a cancel mark is there: as the last heartbeat saw it, or sure."""
-        return (surely_look or self.heartbeat.cancelled) and self._run_dir.cancel_mark.exists()
+    def is_cancelled(self, *, look_anew: bool) -> bool:
+        """Whether a cancel mark is there: as the last heartbeat saw it, or as it is now."""
+        return (look_anew or self.heartbeat.cancelled) and self._run_dir.cancel_mark.exists()
 
     def release(self, state: State, cause: Cause, verdict: str, exit_code: int) -> None:
         """Write down how the segment ends; raises OSError, and may be tried again."""

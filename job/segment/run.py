@@ -119,9 +119,9 @@ class Run:
         """
 
         def ask() -> StopReason | None:
-            self._lease.look(self.trainer.saver.saved_step)
+            self._lease.check(self.trainer.saver.saved_step)
             reason = stop()
-            return "cancel" if self._lease.is_cancelled(surely_look=reason is not None) else reason
+            return "cancel" if self._lease.is_cancelled(look_anew=reason is not None) else reason
 
         return self.trainer.train(ask)
 
