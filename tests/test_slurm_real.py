@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -232,36 +233,119 @@ def test_a_plain_batch_script_does_the_same(form: str, job: SlurmJob, whole: Tra
     assert "asks for no signal" not in (tmp_path / "job.out").read_text()
 
 
-def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster: Cluster) -> None:
-    """AAE_SEED from the task id: each element has its own run directory, and a requeue brings back that element only."""
-    job = SlurmJob(tmp_path, cluster, max_steps=400)
-    runs_dir = job.run_dir.path.parent
+def test_a_whole_node_trains_the_run_once(job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
+    """Where srun would start a task for each half of the node: one copy after submit, and one in a step of two tasks."""
+    whole_node = {"slurm_cpus_per_task": 32, "slurm_extra": '{"exclusive": true}'}
+    probe = (
+        "sbatch",
+        "--wait",
+        "-N1",
+        "-c32",
+        "--exclusive",
+        "-o",
+        str(tmp_path / "probe"),
+        "--wrap",
+        "srun -c32 true; srun -c32 hostname",
+    )
+    job.cluster.ask(*probe)
+    assert len((tmp_path / "probe").read_text().split()) == 2
+    job.wait_until_finished(job.submit(**whole_node))
+    assert len(list(job.run_dir.slurm.glob("*.out"))) == 1
+    assert job.traces() == whole
+    other = SlurmJob(tmp_path / "plain", job.cluster)
+    command = f"srun --ntasks=2 {shlex.quote(sys.executable)} -P -m slurm run"
+    done = subprocess.run(
+        ["sbatch", "--parsable", "-n2", "-o", str(tmp_path / "plain.out"), "--wrap", command],
+        env=other.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    other.wait_until_finished(done.stdout.strip())
+    assert "this is task 1: nothing to do" in (tmp_path / "plain.out").read_text()
+    assert (other.lost(), other.traces()) == ([], whole)
+
+
+def _submit_array(tmp_path: Path, cluster: Cluster, elements: str, **changes: object) -> tuple[str, list[SlurmJob]]:
+    """An array of three runs, `seed1` to `seed3`, by a script as in the guide; returns its id and the runs."""
+    job = SlurmJob(tmp_path, cluster, **changes)
     script = tmp_path / "array.sh"
     script.write_text(
-        "#!/bin/bash\n#SBATCH --requeue --open-mode=append --time=10 --array=1-2\n"
+        f"#!/bin/bash\n#SBATCH --requeue --open-mode=append --time=10 --array={elements}\n"
         f"#SBATCH --output={tmp_path}/array.%a.out --signal=USR2@120\n"
         "export AAE_SEED=$SLURM_ARRAY_TASK_ID AAE_RUN_NAME=seed$SLURM_ARRAY_TASK_ID\n"
-        f"srun env --block-signal=USR2 {shlex.quote(sys.executable)} -P -m slurm run\n"
+        f"srun --ntasks=1 --nodes=1 env --block-signal=USR2 {shlex.quote(sys.executable)} -P -m slurm run\n"
     )
     done = subprocess.run(
         ["sbatch", "--parsable", str(script)], env=job.environment, capture_output=True, text=True, check=True
     )
-    array = done.stdout.strip()
-    elements = [SlurmJob(tmp_path, cluster), SlurmJob(tmp_path, cluster)]
-    for seed, element in enumerate(elements, start=1):
-        element.run_dir = type(element.run_dir)(runs_dir / f"seed{seed}")
-    with elements[0].resting_at(20):
-        cluster.ask("scancel", "--signal=USR2", f"{array}_1")
-    deadline = time.monotonic() + 200
-    while any(element.status()["state"] != "finished" for element in elements):
-        assert time.monotonic() < deadline, [element.status() for element in elements]
+    runs = [SlurmJob(tmp_path, cluster, **changes) for _ in range(3)]
+    for seed, run in enumerate(runs, start=1):
+        run.run_dir = type(run.run_dir)(job.run_dir.path.parent / f"seed{seed}")
+    return done.stdout.strip(), runs
+
+
+def _bearer(cluster: Cluster, array: str, *, of: int = 3) -> int:
+    """The element that bears the array's own number, once all are started."""
+    deadline = time.monotonic() + 60
+    while True:
+        rows = [
+            row.split()
+            for row in cluster.ask("squeue", "-r", "-h", "-t", "all", "-j", array, "-o", "%K %A %T").splitlines()
+        ]
+        if len([row for row in rows if row[2] != "PENDING"]) == of:
+            return next(int(task) for task, number, _ in rows if number == array)
+        assert time.monotonic() < deadline, rows
+        time.sleep(0.2)
+
+
+def _wait_until(met: Callable[[], bool], timeout_s: float = 200) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not met():
+        assert time.monotonic() < deadline
         time.sleep(0.5)
-    assert [element.reasons() for element in elements] == [["time_limit"], []]
-    for seed, element in enumerate(elements, start=1):
+
+
+def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster: Cluster) -> None:
+    """The element whose number is the array's is requeued alone: a sibling that was cancelled stays so, another trains on."""
+    array, runs = _submit_array(tmp_path, cluster, "1-3", max_steps=400)
+    element = _bearer(cluster, array)
+    cancelled, sibling = {1, 2, 3} - {element}
+    with runs[element - 1].resting_at(20):
+        with runs[cancelled - 1].resting_at(20, until_signalled=True):
+            cluster.ask("scancel", f"{array}_{cancelled}")
+        _wait_until(lambda: runs[cancelled - 1].status()["state"] == "cancelled")
+        cluster.ask("scancel", "--signal=USR2", f"{array}_{element}")
+    _wait_until(lambda: {runs[n - 1].status()["state"] for n in (element, sibling)} == {"finished"})
+    assert runs[element - 1].status()["job_id"] == f"{array}_{element}"
+    assert [runs[n - 1].reasons() for n in (element, sibling, cancelled)] == [["time_limit"], [], ["cancel"]]
+    assert cluster.state(f"{array}_{cancelled}") == "CANCELLED"
+    for seed in (element, sibling):
         settings = small_settings(**{**ON_SLURM, "max_steps": 400, "seed": seed, "run_name": f"seed{seed}"})
         whole = Job(tmp_path / "whole", settings, f"seed{seed}")
         assert whole.run() == 0
-        assert element.traces() == whole.traces()
+        assert runs[seed - 1].traces() == whole.traces()
+
+
+def test_cancel_of_an_element_leaves_its_siblings_alone(tmp_path: Path, cluster: Cluster) -> None:
+    """Running, or requeued and waiting for its turn behind `%`: that element ends, and no other."""
+    array, runs = _submit_array(tmp_path, cluster, "1-3%2", max_steps=10**6)
+    try:
+        runs[0].wait_until_step(20)
+        runs[1].wait_until_step(20)
+        cluster.ask("scontrol", "requeue", f"{array}_1")
+        runs[2].wait_until_step(20)
+        assert cluster.state(f"{array}_1") == "PENDING"
+        assert _bearer(cluster, array, of=2) == 3
+        assert runs[0].slurm("cancel", "seed1") == 0, runs[0].output
+        assert cluster.state(f"{array}_1") == "CANCELLED"
+        with runs[2].resting_at(20, until_signalled=True):
+            cancelling = runs[2].start("cancel", "seed3", module="slurm")
+        assert runs[2].wait(cancelling) == 0, runs[2].output
+        assert [run.status()["state"] for run in runs] == ["cancelled", "running", "cancelled"]
+        assert cluster.state(f"{array}_2") == "RUNNING"
+    finally:
+        cluster.clear()
 
 
 def test_a_dry_run_is_what_is_sent_and_nothing_is_written(job: SlurmJob, cluster: Cluster) -> None:

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from jobs import Job
 
+from job.rundir.cancel import CancelMark
 from job.rundir.claim import Segment, newest_claim
 from job.rundir.directory import create_exclusively
 from job.rundir.liveness import Owner, process_start_of
-from job.rundir.status import read_status, write_status
+from job.rundir.status import now, read_status, write_status
 from job.segment.crash import Crash
 from slurm import aftermath
 from slurm.node import leave as leaving
+from slurm.node import start as starting
 from slurm.node.leave import Leave, _meaning_of_signal, decide
 from slurm.node.signals import AllocationStop
 from slurm.node.start import Start
@@ -50,6 +52,30 @@ def test_slurms_view_of_the_job_tells_what_a_signal_means(
     """Requeue, leave, or train on: an operator's scancel is never undone, and no end is missed."""
     leave: Leave | None = _meaning_of_signal(number, job, START)
     assert (None if leave is None else (leave.reason, leave.requeue)) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "bearer", "expected"),
+    [("12", None, "12_3"), ("14", "14", "12_3"), ("15", "14", "15"), ("15", None, "15")],
+)
+def test_an_element_of_an_array_is_called_by_array_and_task(
+    number: str, bearer: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that is the array's own says so by itself; a job that an element has submitted inherits its variables."""
+    monkeypatch.setattr(starting, "show_job", lambda _: None if bearer is None else {"JobId": bearer})
+    start = Start.of({"SLURM_JOB_ID": number, "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"})
+    assert start is not None
+    assert (start.job_id, start.number) == (expected, number)
+
+
+def test_a_run_that_an_element_has_begun_under_its_number_goes_on() -> None:
+    """An earlier version wrote the number into claims, status and marks: the next start is of the same job."""
+    start = Start("12_3", 1, local=False, number="12")
+    assert Owner.this_process("12", 0).is_earlier_start(start.owner)
+    assert start.is_of("12")
+    assert CancelMark(job_id="12", host=None, pid=None, time=now()).names(start.owner)
+    assert not Owner.this_process("13", 0).is_earlier_start(start.owner)
+    assert not Owner.this_process(None, 0).is_earlier_start(Owner.this_process(None, 1))
 
 
 @pytest.fixture

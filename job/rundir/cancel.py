@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ValidationError
 
 from job.rundir.directory import RunDir
+from job.rundir.liveness import Owner
 
 
 class CancelMark(BaseModel):
@@ -13,9 +14,9 @@ class CancelMark(BaseModel):
     pid: int | None
     time: str
 
-    def names(self, job_id: str | None) -> bool:
-        """Whether it is this job that is to stop."""
-        return self.job_id is not None and self.job_id == job_id
+    def names(self, owner: Owner) -> bool:
+        """Whether it is this owner's job that is to stop."""
+        return self.job_id is not None and self.job_id in (owner.job_id, owner.job_number)
 
     def leave(self, run_dir: RunDir) -> None:
         """Leave the mark in the run directory."""
@@ -30,12 +31,12 @@ def read_mark(run_dir: RunDir) -> CancelMark | None:
         return None
 
 
-def lift_mark(run_dir: RunDir, found: CancelMark | None, job_id: str | None) -> None:
-    """Let a start of this job go on in spite of the mark that it found.
+def lift_mark(run_dir: RunDir, found: CancelMark | None, owner: Owner) -> None:
+    """Let a start of this owner's job go on in spite of the mark that it found.
 
     One that was left since then, or that names this very job, is meant for this start, and stays.
     """
-    if found is not None and found == read_mark(run_dir) and not found.names(job_id):
+    if found is not None and found == read_mark(run_dir) and not found.names(owner):
         remove_mark(run_dir)
 
 

@@ -41,7 +41,7 @@ class Lease:
         try:
             lease.heartbeat.start()
             run_dir.clear_temporaries()
-            lift_mark(run_dir, mark, owner.job_id)
+            lift_mark(run_dir, mark, owner)
         except OSError:
             lease.end()
             raise

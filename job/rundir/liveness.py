@@ -17,11 +17,12 @@ class Owner(BaseModel):
     pid: int
     process_start: str
     job_id: str | None = None
+    job_number: str | None = None
     restart_count: int = 0
 
     @classmethod
-    def this_process(cls, job_id: str | None = None, restart_count: int = 0) -> "Owner":
-        """This process; `job_id` and `restart_count` as the scheduler counts them, if one started it."""
+    def this_process(cls, job_id: str | None = None, restart_count: int = 0, job_number: str | None = None) -> "Owner":
+        """This process; `job_id`, `restart_count` and `job_number` as the scheduler counts them, if one started it."""
         return cls(
             host=socket.gethostname(),
             boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
@@ -29,6 +30,7 @@ class Owner(BaseModel):
             pid=os.getpid(),
             process_start=process_start_of(os.getpid()) or "",
             job_id=job_id,
+            job_number=job_number,
             restart_count=restart_count,
         )
 
@@ -48,13 +50,17 @@ class Owner(BaseModel):
         """Whether both see the same processes under the same ids."""
         return (self.host, self.boot_id, self.pid_namespace) == (other.host, other.boot_id, other.pid_namespace)
 
-    def is_start(self, job_id: str, restart_count: int) -> bool:
-        """Whether it was started as this very start of a job."""
-        return (self.job_id, self.restart_count) == (job_id, restart_count)
+    def is_same_start(self, other: "Owner") -> bool:
+        """Whether both were begun by one start of one job."""
+        return self.is_of_job(other) and self.restart_count == other.restart_count
+
+    def is_of_job(self, of: "Owner") -> bool:
+        """Whether it was started in the job of another owner; an earlier version called a job by its number."""
+        return bool(({self.job_id, self.job_number} & {of.job_id, of.job_number}) - {None})
 
     def is_earlier_start(self, of: "Owner") -> bool:
         """Whether this is an earlier start of the same job: a scheduler ends one before it begins the next."""
-        return self.job_id is not None and self.job_id == of.job_id and self.restart_count < of.restart_count
+        return self.is_of_job(of) and self.restart_count < of.restart_count
 
     def told(self) -> dict[str, Any]:
         """Where it runs, as status.json and the log tell it."""

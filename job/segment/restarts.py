@@ -17,7 +17,7 @@ def used_up(run_dir: RunDir, number: int, last: Segment, saved_step: int, allowa
     count_fruitless, count_repeated = True, last.failed_at is not None
     end = saved_step
     segment: Segment | None = last
-    while segment is not None and segment.owner.job_id == last.owner.job_id:
+    while segment is not None and segment.owner.is_of_job(last.owner):
         if segment.from_step is not None:
             count_fruitless &= end <= segment.from_step
             end = segment.from_step

@@ -67,8 +67,9 @@ def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
         teardown=after,
         stderr_to_stdout=True,
         wckey=None,
-        # Since 22.05 srun does not take it over from sbatch.
-        srun_args=[f"--cpus-per-task={allocation.cpus_per_task}"],
+        # On a whole or hyper-threaded node srun would start a copy for each of its CPUs' worth; and since 22.05 it does not take
+        # the number of CPUs over from sbatch.
+        srun_args=["--ntasks=1", "--nodes=1", f"--cpus-per-task={allocation.cpus_per_task}"],
         additional_parameters={"requeue": True, **{k: v for k, v in allocation.extra.items() if v is not False}},
     )
     return executor

@@ -89,7 +89,7 @@ def _may_live(run_dir: RunDir, job_id: str | None, controller: int | None) -> bo
         return True
     if job_id is not None and not job_id.startswith("local-"):
         jobs = list_jobs()
-        return jobs is None or any(job.job_id == job_id and (job.is_alive or job.is_pending) for job in jobs)
+        return jobs is None or any(job.bears(job_id) and (job.is_alive or job.is_pending) for job in jobs)
     return controller is not None and local_controller(run_dir) == controller
 
 

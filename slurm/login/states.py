@@ -76,9 +76,9 @@ def newest_job_id(run_dir: RunDir) -> str | None:
 
 def _job(run_dir: RunDir, job_id: str | None, jobs: list[Job] | None) -> Job | None:
     """The scheduler's view: a live or pending job of this run if there is one, else the run's last job."""
-    own = [job for job in jobs or [] if job.job_id == job_id or job.belongs_to(run_dir.path)]
+    own = [job for job in jobs or [] if job.bears(job_id) or job.belongs_to(run_dir.path)]
     live = [job for job in own if job.is_pending or job.is_alive]
-    return next(iter(live or [job for job in own if job.job_id == job_id]), None)
+    return next(iter(live or [job for job in own if job.bears(job_id)]), None)
 
 
 def _state(

@@ -65,7 +65,7 @@ def _holder(run_dir: RunDir, *, ask_queue: bool) -> str | None:
             )
         known = read_status(run_dir)
         for job in jobs:
-            is_ours = job.belongs_to(run_dir.path) or (known is not None and known.job_id == job.job_id)
+            is_ours = job.belongs_to(run_dir.path) or (known is not None and job.bears(known.job_id))
             if is_ours and (job.is_pending or job.is_alive):
                 return f"job {job.job_id} ({job.state})"
     status = read_status(run_dir)

@@ -18,7 +18,7 @@ from slurm.node.start import Start
 def task_lives(run_dir: RunDir, start: Start) -> bool:
     """Whether this start's own process holds the run and lives: then srun alone has died."""
     newest = read_segment(run_dir, newest_claim(run_dir))
-    if newest is None or newest.cause is not None or not newest.owner.is_start(start.job_id, start.restart_count):
+    if newest is None or newest.cause is not None or not newest.owner.is_same_start(start.owner):
         return False
     return newest.owner.lives(Owner.this_process())
 
@@ -60,11 +60,11 @@ def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:
     newest = newest_claim(run_dir)
     for number in range(newest, 0, -1):
         segment = read_segment(run_dir, number)
-        if segment is not None and segment.owner.is_start(start.job_id, start.restart_count):
+        if segment is not None and segment.owner.is_same_start(start.owner):
             # One that is not the newest was taken over: the run goes on elsewhere.
             over = number < newest or segment.cause is not None
             return None if over or segment.owner.lives(Owner.this_process()) else Claim(run_dir, number, segment)
     try:
-        return claim_run(run_dir, Owner.this_process(start.job_id, start.restart_count))
+        return claim_run(run_dir, start.owner)
     except TakenOverError:
         return None

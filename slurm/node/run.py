@@ -27,6 +27,9 @@ def run(arguments: list[str]) -> int:
         raise UsageError(
             "there is no SLURM_JOB_ID: this is for batch scripts; `aae-job` trains here, `aae-slurm submit` submits"
         )
+    if os.environ.get("SLURM_PROCID", "0") != "0" and not start.local:
+        print(f"aae-slurm: one task trains a run, this is task {os.environ['SLURM_PROCID']}: nothing to do", flush=True)
+        return 0
     with AllocationStop() as stop:
         warning = warning_without_signal(start)
         if warning:

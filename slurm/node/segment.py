@@ -60,18 +60,17 @@ def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
         _say(f"finished already: {run_dir.path}")
         return EXIT_FINISHED
     mark = read_mark(run_dir)
-    if mark is not None and mark.names(start.job_id):
+    if mark is not None and start.is_of(mark.job_id):
         _say(f"job {start.job_id} was cancelled by aae-slurm cancel: leaving; submit the run again to go on")
         return EXIT_RESUMABLE
     before = read_status(run_dir)
-    if before is not None and before.state == "failed" and before.job_id == start.job_id:
+    if before is not None and before.state == "failed" and start.is_of(before.job_id):
         _say(f"job {start.job_id} has failed: {before.verdict}; submit the run again to try again")
         return before.exit_code or 1
-    num_starts = _num_segments(run_dir, start.job_id) + 1
+    num_starts = _num_segments(run_dir, start.owner) + 1
     may_restart = not start.local or num_starts < LOCAL_STARTS
     allowance = Allocation.model_validate(plan.record.slurm).max_stalls if may_restart else None
-    owner = Owner.this_process(start.job_id, start.restart_count)
-    run = Run(plan, owner=owner, allowance=allowance, tell=_say)
+    run = Run(plan, owner=start.owner, allowance=allowance, tell=_say)
     try:
         with run:
             return _train(run, stop, start, may_restart=may_restart)
@@ -139,10 +138,10 @@ def _restart(run: Run, start: Start, exit_code: int) -> int:
     return exit_code
 
 
-def _num_segments(run_dir: RunDir, job_id: str) -> int:
-    """How many segments in a row, up to the newest, are this job's."""
+def _num_segments(run_dir: RunDir, owner: Owner) -> int:
+    """How many segments in a row, up to the newest, are of this owner's job."""
     newest = number = newest_claim(run_dir)
-    while (segment := read_segment(run_dir, number)) is not None and segment.owner.job_id == job_id:
+    while (segment := read_segment(run_dir, number)) is not None and segment.owner.is_of_job(owner):
         number -= 1
     return newest - number
 

@@ -18,9 +18,13 @@ GOES_ON = ALIVE - {"COMPLETING", "STAGE_OUT"}
 
 @dataclass(frozen=True)
 class Job:
-    """One job as squeue shows it; `command` is the batch script's path."""
+    """One job as squeue shows it; `number` is what Slurm counts it as, `command` the batch script's path.
+
+    An element of an array is `<array>_<task>`; its number may be the array's, which Slurm's commands take as all elements.
+    """
 
     job_id: str
+    number: str
     state: str
     reason: str
     command: str
@@ -40,6 +44,10 @@ class Job:
         """Somebody has ended it by scancel."""
         return self.state.startswith("CANCELLED")
 
+    def bears(self, job_id: str | None) -> bool:
+        """Whether it is called so; earlier versions called an element of an array by its number."""
+        return job_id in (self.job_id, self.number)
+
     def belongs_to(self, run_dir: Path) -> bool:
         """Whether it was submitted for a run: its script lies in that run's directory."""
         return self.command.startswith(f"{run_dir}/slurm/")
@@ -47,10 +55,10 @@ class Job:
 
 def list_jobs(timeout_s: float = SQUEUE_TIMEOUT_S) -> list[Job] | None:
     """This user's jobs, those that have ended minutes ago too; None if the scheduler does not answer in time."""
-    answer = _ask(["squeue", "-h", "-t", "all", "-u", str(os.getuid()), "-o", "%A|%T|%r|%o"], timeout_s)
+    answer = _ask(["squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%A|%T|%r|%o"], timeout_s)
     if answer is None:
         return None
-    return [Job(*line.split("|", 3)) for line in answer.splitlines() if line.count("|") >= 3]
+    return [Job(*line.split("|", 4)) for line in answer.splitlines() if line.count("|") >= 4]
 
 
 def show_job(job_id: str) -> dict[str, str] | None:
