@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     if job is not None and job.get("JobState") not in GOES_ON:
         return  # Slurm is ending the job, and knows whether to start it again
     mark = read_mark(run_dir)
-    if mark is not None and start.is_of(mark.job_id):
+    if mark is not None and mark.names(start.owner):
         return
     try:
         told = put_on_record(run_dir, start, lambda status: _killed(run_dir, start, status, int(exit_code)))

@@ -23,6 +23,7 @@ from slurm.node import start as starting
 from slurm.node.leave import Leave, _meaning_of_signal, decide
 from slurm.node.signals import AllocationStop
 from slurm.node.start import Start
+from slurm.scheduler.queue import Job as QueuedJob
 
 START = Start("5", restart_count=1, local=False)
 USR2, TERM = signal.SIGUSR2, signal.SIGTERM
@@ -55,14 +56,23 @@ def test_slurms_view_of_the_job_tells_what_a_signal_means(
 
 
 @pytest.mark.parametrize(
-    ("number", "bearer", "expected"),
-    [("12", None, "12_3"), ("14", "14", "12_3"), ("15", "14", "15"), ("15", None, "15")],
+    ("number", "queue", "expected"),
+    [
+        ("12", None, "12_3"),  # no answer, but nothing else can bear the array's number
+        ("12", [("12_5", "12", "PENDING"), ("12_3", "12", "RUNNING")], "12_3"),
+        ("14", [("12_3", "14", "RUNNING")], "12_3"),
+        ("15", [("15", "15", "RUNNING")], "15"),  # submitted by an element, whose variables it has inherited
+        ("15", None, "15"),
+    ],
 )
 def test_an_element_of_an_array_is_called_by_array_and_task(
-    number: str, bearer: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+    number: str, queue: list[tuple[str, str, str]] | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A number that is the array's own says so by itself; a job that an element has submitted inherits its variables."""
-    monkeypatch.setattr(starting, "show_job", lambda _: None if bearer is None else {"JobId": bearer})
+    """Whatever its number is."""
+    jobs = (
+        None if queue is None else [QueuedJob(one, other, "7", state, "None", "(null)") for one, other, state in queue]
+    )
+    monkeypatch.setattr(starting, "list_jobs", lambda job_id: jobs)
     start = Start.of({"SLURM_JOB_ID": number, "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"})
     assert start is not None
     assert (start.job_id, start.number) == (expected, number)

@@ -37,7 +37,7 @@ def test_the_first_rule_that_fits_gives_the_state(
 ) -> None:
     """Stored state, segment and the scheduler's word give what is shown; waiting without a job needs a person."""
     run_dir = _run(tmp_path, stored, segment)
-    jobs = [] if queued is None else [Job("5", "5", queued, "None", "/some/script.sh")]
+    jobs = [] if queued is None else [Job("5", "5", "0", queued, "None", f"{run_dir.path}/slurm/x.sh")]
     found = show(run_dir, None if queued == "away" else jobs)
     assert found is not None
     assert found.state == shown
@@ -47,8 +47,8 @@ def test_the_first_rule_that_fits_gives_the_state(
 def test_a_job_is_recognised_by_its_run_directory(tmp_path: Path) -> None:
     """Not by its name or number: a job of a run with a similar path is another run's."""
     run_dir = _run(tmp_path, "submitted", 0)
-    other = Job("9", "9", "PENDING", "Priority", f"{run_dir.path}-2/slurm/.submission_file_x.sh")
-    own = Job("8", "8", "PENDING", "Priority", f"{run_dir.path}/slurm/.submission_file_x.sh")
+    other = Job("9", "9", "0", "PENDING", "Priority", f"{run_dir.path}-2/slurm/.submission_file_x.sh")
+    own = Job("8", "8", "0", "PENDING", "Priority", f"{run_dir.path}/slurm/.submission_file_x.sh")
     found = show(run_dir, [other, own])
     assert found is not None
     assert found.job_id == "8"

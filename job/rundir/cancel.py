@@ -7,16 +7,17 @@ from job.rundir.liveness import Owner
 
 
 class CancelMark(BaseModel):
-    """Which job, or which process, is to stop and not to come back."""
+    """Which job, or which process, is to stop and not to come back; `others` are further jobs of the run's."""
 
     job_id: str | None
+    others: list[str] = []
     host: str | None
     pid: int | None
     time: str
 
     def names(self, owner: Owner) -> bool:
         """Whether it is this owner's job that is to stop."""
-        return self.job_id is not None and self.job_id in (owner.job_id, owner.job_number)
+        return bool(({self.job_id, *self.others} & {owner.job_id, owner.job_number}) - {None})
 
     def leave(self, run_dir: RunDir) -> None:
         """Leave the mark in the run directory."""

@@ -4,6 +4,7 @@ Nothing here needs a lock of the filesystem, and claims are looked up by name, s
 lag. A crash leaves a claim that the next start finds dead: at once on the same host, else by a heartbeat that stands still.
 """
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,7 +18,9 @@ from job.rundir.status import read_status
 
 StopReason = Literal["time_limit", "preemption", "requeue", "cancel", "interrupt", "terminated"]
 # How a segment ended: it reached its end, was asked to stop, or something became of it.
-Cause = Literal["finished", "saturated", StopReason, "refused", "exception", "out_of_memory", "killed", "hopeless"]
+Cause = Literal[
+    "finished", "saturated", StopReason, "refused", "exception", "out_of_memory", "killed", "hopeless", "elsewhere"
+]
 
 TAKEOVER_S = 60.0
 POLL_S = 0.5
@@ -28,9 +31,11 @@ class Segment(BaseModel):
 
     `from_step` is the step it went on from and `began_at` when, in seconds since the epoch, None before it has loaded;
     `cause` is None while it lives, and for ever if it died without a word. `failed_at` is the step that an exception ended.
+    `path` is the real path of the run directory: the claim of a run that was copied or moved is another run's.
     """
 
     owner: Owner
+    path: str | None = None
     from_step: int | None = None
     began_at: float | None = None
     cause: Cause | None = None
@@ -44,9 +49,12 @@ class Segment(BaseModel):
 def read_segment(run_dir: RunDir, number: int) -> Segment | None:
     """What stands in a claim; None if there is none, or none that can be read."""
     try:
-        return Segment.model_validate_json(run_dir.claim_file(number).read_bytes())
+        segment = Segment.model_validate_json(run_dir.claim_file(number).read_bytes())
     except (OSError, ValidationError):
         return None
+    if segment.path in (None, os.path.realpath(run_dir.path)) or segment.cause is not None:
+        return segment
+    return segment.model_copy(update={"cause": "elsewhere"})  # it lives, or has died, as another run's
 
 
 class Claim:
@@ -89,7 +97,7 @@ def claim_run(run_dir: RunDir, owner: Owner, tell: Callable[[str], None] = lambd
         newest = newest_claim(run_dir)
         if newest > 0:
             _wait_for_end(run_dir, newest, owner, tell)
-        segment = Segment(owner=owner)
+        segment = Segment(owner=owner, path=os.path.realpath(run_dir.path))
         try:
             create_exclusively(run_dir.claim_file(newest + 1), segment.model_dump_json().encode())
         except FileExistsError:

@@ -18,11 +18,13 @@ class Owner(BaseModel):
     process_start: str
     job_id: str | None = None
     job_number: str | None = None
+    job_submitted: str | None = None
+    job_script: str | None = None
     restart_count: int = 0
 
     @classmethod
-    def this_process(cls, job_id: str | None = None, restart_count: int = 0, job_number: str | None = None) -> "Owner":
-        """This process; `job_id`, `restart_count` and `job_number` as the scheduler counts them, if one started it."""
+    def this_process(cls, job_id: str | None = None, restart_count: int = 0, **job: str | None) -> "Owner":
+        """This process; `job_id` and what else is given as the scheduler counts, if one started it."""
         return cls(
             host=socket.gethostname(),
             boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
@@ -30,8 +32,8 @@ class Owner(BaseModel):
             pid=os.getpid(),
             process_start=process_start_of(os.getpid()) or "",
             job_id=job_id,
-            job_number=job_number,
             restart_count=restart_count,
+            **job,
         )
 
     def is_over(self, successor: "Owner") -> bool:
@@ -45,6 +47,10 @@ class Owner(BaseModel):
         return (
             self.pid != observer.pid and self._is_beside(observer) and process_start_of(self.pid) == self.process_start
         )
+
+    def is_before_reboot(self, observer: "Owner") -> bool:
+        """Whether the host of both has been started anew since."""
+        return self.host == observer.host and self.boot_id != observer.boot_id
 
     def _is_beside(self, other: "Owner") -> bool:
         """Whether both see the same processes under the same ids."""

@@ -68,6 +68,8 @@ def _how_it_ended(previous: Segment | None, now: Owner) -> str:
         return "left no record"
     if previous.cause in ("exception", "out_of_memory", "hopeless", "refused"):
         return f"failed ({previous.cause})"
+    if previous.cause == "elsewhere":
+        return "was that of a directory that this one was copied or moved from"
     if previous.cause in ("finished", "saturated"):
         return previous.cause
     if previous.cause not in (None, "killed"):

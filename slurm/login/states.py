@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from job.rundir.claim import read_segment
 from job.rundir.directory import RunDir
-from job.rundir.liveness import Owner
 from job.rundir.status import Status, read_status
+from slurm.login.holder import Life, jobs_of, live_jobs_of, process_of
 from slurm.scheduler.queue import Job
 
 LOST_AFTER_S = 120.0
@@ -76,9 +75,9 @@ def newest_job_id(run_dir: RunDir) -> str | None:
 
 def _job(run_dir: RunDir, job_id: str | None, jobs: list[Job] | None) -> Job | None:
     """The scheduler's view: a live or pending job of this run if there is one, else the run's last job."""
-    own = [job for job in jobs or [] if job.bears(job_id) or job.belongs_to(run_dir.path)]
-    live = [job for job in own if job.is_pending or job.is_alive]
-    return next(iter(live or [job for job in own if job.bears(job_id)]), None)
+    own = jobs_of(run_dir, jobs or [])
+    live = live_jobs_of(run_dir, own)
+    return next(iter(live or [job for job in own if job_id in (job.job_id, job.number)]), None)
 
 
 def _state(
@@ -99,7 +98,7 @@ def _state(
     if stored == "running":
         if job is not None and job.is_cancelled:
             return "cancelled", ""
-        if job is not None or heartbeat_age_s(status) > LOST_AFTER_S or _is_gone_here(run_dir, status):
+        if job is not None or heartbeat_age_s(status) > LOST_AFTER_S or process_of(run_dir)[1] is Life.GONE:
             printed = run_dir.slurm / f"{job_id}_0_log.out"
             where = f" (what it printed: {printed})" if printed.exists() else ""
             return "lost", f"its job has ended without a word: submit again{where}"
@@ -114,13 +113,7 @@ def _is_slurms(job_id: str | None) -> bool:
 def _without_slurm(run_dir: RunDir, status: Status) -> tuple[str, str]:
     if status.state != "running":
         return status.state, ""
-    segment = read_segment(run_dir, status.segment)
-    here = segment is not None and segment.owner.host == Owner.this_process().host
-    if _is_gone_here(run_dir, status) or (not here and heartbeat_age_s(status) > LOST_AFTER_S):
+    _, life = process_of(run_dir)
+    if life is Life.GONE or (life is Life.UNKNOWN and heartbeat_age_s(status) > LOST_AFTER_S):
         return "lost", "its process has ended without a word; start it again"
     return status.state, ""
-
-
-def _is_gone_here(run_dir: RunDir, status: Status) -> bool:
-    segment = read_segment(run_dir, status.segment)
-    return segment is not None and segment.is_over(Owner.this_process())

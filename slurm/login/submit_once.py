@@ -18,6 +18,7 @@ from job.rundir.liveness import Owner, read_owner
 from job.rundir.status import Status, now, read_status, write_status
 from job.segment.plan import Plan
 from slurm.login.batch_script import submit_to_slurm
+from slurm.login.holder import Life, live_jobs_of, process_of
 from slurm.login.local import local_controller, start_locally
 from slurm.login.states import heartbeat_age_s
 from slurm.scheduler.errors import NoAnswerError, SchedulerError
@@ -63,16 +64,13 @@ def _holder(run_dir: RunDir, *, ask_queue: bool) -> str | None:
             raise NoAnswerError(
                 f"squeue gave no answer within {QUEUE_TIMEOUT_S:.0f} s; nothing was submitted, try again"
             )
-        known = read_status(run_dir)
-        for job in jobs:
-            is_ours = job.belongs_to(run_dir.path) or (known is not None and job.bears(known.job_id))
-            if is_ours and (job.is_pending or job.is_alive):
-                return f"job {job.job_id} ({job.state})"
+        for job in live_jobs_of(run_dir, jobs):
+            return f"job {job.job_id} ({job.state})"
     status = read_status(run_dir)
     if status is not None and status.state == "running" and heartbeat_age_s(status) < FRESH_S:
-        segment = read_segment(run_dir, status.segment)
-        if segment is not None and not segment.is_over(Owner.this_process()):
-            return str(segment.owner)
+        owner, life = process_of(run_dir)
+        if life is not Life.GONE:
+            return str(owner)
     return _live_local_start(run_dir)
 
 

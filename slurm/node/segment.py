@@ -6,7 +6,6 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
@@ -60,7 +59,7 @@ def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
         _say(f"finished already: {run_dir.path}")
         return EXIT_FINISHED
     mark = read_mark(run_dir)
-    if mark is not None and start.is_of(mark.job_id):
+    if mark is not None and mark.names(start.owner):
         _say(f"job {start.job_id} was cancelled by aae-slurm cancel: leaving; submit the run again to go on")
         return EXIT_RESUMABLE
     before = read_status(run_dir)
@@ -151,10 +150,7 @@ def _end_of_allocation(job_id: str, environment: Mapping[str, str]) -> float | N
     if environment.get("SLURM_JOB_END_TIME", "").isdigit():
         return float(environment["SLURM_JOB_END_TIME"])
     end = (show_job(job_id) or {}).get("EndTime", "")
-    try:
-        return datetime.strptime(end, "%Y-%m-%dT%H:%M:%S").astimezone().timestamp()
-    except ValueError:
-        return None
+    return float(end) if end.isdigit() else None
 
 
 def warning_without_signal(start: Start) -> str | None:

@@ -1,9 +1,11 @@
 """What Slurm says of jobs, without accounting."""
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from job.rundir.liveness import Owner
+from slurm.scheduler.ask import ask
 
 SQUEUE_TIMEOUT_S = 2.0
 SCONTROL_TIMEOUT_S = 5.0
@@ -14,17 +16,34 @@ PENDING = frozenset(
 ALIVE = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 # What `scontrol show job` says of a job that has not been ended: SIGNALING for a moment while a signal is on its way.
 GOES_ON = ALIVE - {"COMPLETING", "STAGE_OUT"}
+ENDED = frozenset(
+    {
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "LAUNCH_FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "RECONFIG_FAIL",
+        "REVOKED",
+        "TIMEOUT",
+    }
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job as squeue shows it; `number` is what Slurm counts it as, `command` the batch script's path.
+    """One job as squeue shows it; `command` is the batch script's path, `submitted` when it was (re)queued, since the epoch.
 
-    An element of an array is `<array>_<task>`; its number may be the array's, which Slurm's commands take as all elements.
+    An element of an array is `<array>_<task>`; its `number` may be the array's, which Slurm's commands take as all elements.
     """
 
     job_id: str
     number: str
+    submitted: str
     state: str
     reason: str
     command: str
@@ -36,37 +55,45 @@ class Job:
 
     @property
     def is_alive(self) -> bool:
-        """It has processes, or may have."""
-        return self.state in ALIVE
+        """It has processes, or may have; a state that this project does not know is no end."""
+        return not self.is_pending and self.state not in ENDED
 
     @property
     def is_cancelled(self) -> bool:
         """Somebody has ended it by scancel."""
         return self.state.startswith("CANCELLED")
 
-    def bears(self, job_id: str | None) -> bool:
-        """Whether it is called so; earlier versions called an element of an array by its number."""
-        return job_id in (self.job_id, self.number)
+    def is_of_run(self, run_dir: Path) -> bool:
+        """Whether it was submitted for a run: its script lies in that run's directory, by whatever path that is reached."""
+        folder, _, script = self.command.rpartition("/slurm/")
+        return bool(script) and os.path.realpath(folder) == os.path.realpath(run_dir)
 
-    def belongs_to(self, run_dir: Path) -> bool:
-        """Whether it was submitted for a run: its script lies in that run's directory."""
-        return self.command.startswith(f"{run_dir}/slurm/")
+    def is_of(self, owner: Owner) -> bool:
+        """Whether a process was started in this very job, not in another that bears the same number after a wrap."""
+        if owner.job_submitted is None or not {self.job_id, self.number} & {owner.job_id, owner.job_number}:
+            return False
+        if self.submitted == owner.job_submitted:
+            return True
+        # A requeue counts as a new submission of the job
+        restarts = (show_job(self.job_id) or {}).get("Restarts", "0")
+        return self.command == owner.job_script and int(restarts) > owner.restart_count
 
 
-def list_jobs(timeout_s: float = SQUEUE_TIMEOUT_S) -> list[Job] | None:
-    """This user's jobs, those that have ended minutes ago too; None if the scheduler does not answer in time."""
-    answer = _ask(["squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%A|%T|%r|%o"], timeout_s)
-    if answer is None:
+def list_jobs(timeout_s: float = SQUEUE_TIMEOUT_S, job_id: str | None = None) -> list[Job] | None:
+    """This user's jobs, those that have ended minutes ago too, or those of one id; None if there is no answer in time."""
+    which = ["-j", job_id] if job_id is not None else ["-u", str(os.getuid())]
+    answer = ask(["squeue", "-h", "-r", "-t", "all", *which, "-o", "%i|%A|%V|%T|%r|%o"], timeout_s)
+    if answer.refusal is not None:
         return None
-    return [Job(*line.split("|", 4)) for line in answer.splitlines() if line.count("|") >= 4]
+    return [Job(*line.split("|", 5)) for line in answer.text.splitlines() if line.count("|") >= 5]
 
 
 def show_job(job_id: str) -> dict[str, str] | None:
     """The fields of `scontrol show job`; None if there is no answer in time."""
-    answer = _ask(["scontrol", "show", "job", "-o", job_id], SCONTROL_TIMEOUT_S)
-    if answer is None:
+    answer = ask(["scontrol", "show", "job", "-o", job_id], SCONTROL_TIMEOUT_S)
+    if answer.refusal is not None:
         return None
-    pairs = (word.partition("=") for word in answer.split())
+    pairs = (word.partition("=") for word in answer.text.split())
     fields: dict[str, str] = {}
     for name, separator, value in pairs:
         if separator:
@@ -76,12 +103,5 @@ def show_job(job_id: str) -> dict[str, str] | None:
 
 def batch_script(job_id: str) -> str | None:
     """The batch script of a job of this user's; None if there is no answer in time."""
-    return _ask(["scontrol", "write", "batch_script", job_id, "-"], SCONTROL_TIMEOUT_S)
-
-
-def _ask(command: list[str], timeout_s: float) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+    answer = ask(["scontrol", "write", "batch_script", job_id, "-"], SCONTROL_TIMEOUT_S)
+    return answer.text if answer.refusal is None else None

@@ -1,0 +1,40 @@
+"""Who has a run: the jobs that are surely its own, and whether its process lives, is gone, or cannot be known to be either."""
+
+from enum import Enum
+
+from job.rundir.claim import newest_claim, read_segment
+from job.rundir.directory import RunDir
+from job.rundir.liveness import Owner
+from slurm.scheduler.queue import Job
+
+
+class Life(Enum):
+    """What can be told of a process from here; a job or process that is `UNKNOWN` is neither signalled nor taken for dead."""
+
+    ALIVE = "alive"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
+def jobs_of(run_dir: RunDir, jobs: list[Job]) -> list[Job]:
+    """The jobs that are a run's own: by their script, which lies in its directory, or by its newest claim; never by a number."""
+    segment = read_segment(run_dir, newest_claim(run_dir))
+    owner = segment.owner if segment is not None and segment.cause != "elsewhere" else None
+    return [job for job in jobs if job.is_of_run(run_dir.path) or (owner is not None and job.is_of(owner))]
+
+
+def live_jobs_of(run_dir: RunDir, jobs: list[Job]) -> list[Job]:
+    """Those that run, or wait to; one that runs comes first."""
+    live = [job for job in jobs_of(run_dir, jobs) if job.is_pending or job.is_alive]
+    return sorted(live, key=lambda job: job.is_pending)
+
+
+def process_of(run_dir: RunDir) -> tuple[Owner | None, Life]:
+    """The process of a run's newest segment, None if it never had one, and whether it lives."""
+    segment = read_segment(run_dir, newest_claim(run_dir))
+    if segment is None:
+        return None, Life.GONE
+    me = Owner.this_process()
+    if segment.is_over(me) or segment.owner.is_before_reboot(me):
+        return segment.owner, Life.GONE
+    return segment.owner, Life.ALIVE if segment.owner.lives(me) else Life.UNKNOWN
