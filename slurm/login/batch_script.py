@@ -1,14 +1,16 @@
 """The batch script of a run, and its way to Slurm through submitit; the pickle carries one path."""
 
 import os
+import re
 import shlex
 import sys
 
-from submitit.core.utils import DelayedSubmission
+from submitit.core.utils import DelayedSubmission, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from job.config.allocation import Allocation
 from job.rundir.directory import RunDir
+from slurm.scheduler.ask import clean_environment
 from slurm.task import Task
 
 # Runs first on the node. SIGUSR2, which would kill a process without a handler, waits from here on until the task can
@@ -22,6 +24,17 @@ PYTHON = f"{shlex.quote(sys.executable)} -I -S -c {shlex.quote(_SHIM)}"
 
 TASK = "task.pkl"  # the task as every job of the run finds it, written before sbatch is asked
 
+# The settings for what sbatch(1) reads from variables of its own.
+_SETTINGS = {
+    "SBATCH_ACCOUNT": "AAE_SLURM_ACCOUNT",
+    "SBATCH_CONSTRAINT": "AAE_SLURM_CONSTRAINT",
+    "SBATCH_GPUS_PER_NODE": "AAE_SLURM_GPUS",
+    "SBATCH_MEM_PER_NODE": "AAE_SLURM_MEM",
+    "SBATCH_PARTITION": "AAE_SLURM_PARTITION",
+    "SBATCH_QOS": "AAE_SLURM_QOS",
+    "SBATCH_TIMELIMIT": "AAE_SLURM_TIME",
+}
+
 # submitit's own allowance is never used up: the task decides by itself whether to go on.
 UNLIMITED = 1_000_000
 
@@ -32,6 +45,16 @@ class _Executor(SlurmExecutor):
     @classmethod
     def affinity(cls) -> int:
         return 2
+
+    @staticmethod
+    def _get_job_id_from_submission_command(string: bytes | str) -> str:
+        """The job in sbatch's answer, whatever a site's wrapper prints around it, or makes of it."""
+        text = string.decode(errors="replace") if isinstance(string, bytes) else string
+        said = re.findall(r"^Submitted batch job (\d+)\b", text, re.MULTILINE)
+        bare = re.findall(r"^(\d+)(?:;\S+)?\s*$", text, re.MULTILINE)
+        if not said and not bare:
+            raise FailedSubmissionError(f"sbatch answered {text.strip()!r}, in which there is no job")
+        return str((said or bare)[-1])
 
 
 def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
@@ -67,9 +90,10 @@ def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
         teardown=after,
         stderr_to_stdout=True,
         wckey=None,
+        # Where the job was submitted with --export=NONE, by the site's rules say, srun would start in an empty environment.
         # On a whole or hyper-threaded node srun would start a copy for each of its CPUs' worth; and since 22.05 it does not take
         # the number of CPUs over from sbatch.
-        srun_args=["--ntasks=1", "--nodes=1", f"--cpus-per-task={allocation.cpus_per_task}"],
+        srun_args=["--export=ALL", "--ntasks=1", "--nodes=1", f"--cpus-per-task={allocation.cpus_per_task}"],
         additional_parameters={"requeue": True, **{k: v for k, v in allocation.extra.items() if v is not False}},
     )
     return executor
@@ -92,6 +116,14 @@ def submit_to_slurm(run_dir: RunDir, allocation: Allocation) -> str:
 
 def scrub_environment() -> None:
     """Forget an enclosing allocation: its variables would change or pin the new job. SLURM_CONF says where Slurm is."""
-    for name in list(os.environ):
-        if name.startswith(("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")) and name != "SLURM_CONF":
-            del os.environ[name]
+    for name in set(os.environ) - set(clean_environment()):
+        del os.environ[name]
+
+
+def ignored_options() -> list[str]:
+    """What this shell asks of sbatch by variables of its own, which a run's job does not heed, a line each."""
+    return [
+        f"{name}={value} is not heeded" + (f"; set {_SETTINGS[name]} for that" if name in _SETTINGS else "")
+        for name, value in sorted(os.environ.items())
+        if name.startswith("SBATCH_") and value
+    ]

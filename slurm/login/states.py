@@ -1,6 +1,7 @@
 """What a run's state is, from its directory and, if it answers, the scheduler."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from job.rundir.directory import RunDir
 from job.rundir.status import Status, read_status
 from slurm.login.holder import Life, jobs_of, live_jobs_of, process_of
 from slurm.scheduler.queue import Job
+from slurm.scheduler.reasons import explained, helpless
 
 LOST_AFTER_S = 120.0
 
@@ -23,6 +25,8 @@ class Shown:
     note: str
     needs_person: bool
     job_id: str | None
+    pending_reason: str | None = None
+    next: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Every key of status.json, and what readers add."""
@@ -33,7 +37,9 @@ class Shown:
             "state": self.state,
             "job_id": self.job_id,
             "heartbeat_age_s": round(heartbeat_age_s(self.status), 1),
+            "pending_reason": self.pending_reason,
             "needs_person": self.needs_person,
+            "next": self.next,
         }
 
 
@@ -55,8 +61,22 @@ def show(run_dir: RunDir, jobs: list[Job] | None) -> Shown | None:
     state, note = _state(run_dir, status, job_id, job, jobs)
     has_job = job is not None and (job.is_pending or job.is_alive)
     waits_for_nothing = state == "waiting" and not has_job and (jobs is not None or not _is_slurms(job_id))
-    needs_person = state in ("failed", "lost") or waits_for_nothing
-    return Shown(run_dir, status, state, note, needs_person, job.job_id if job else job_id)
+    stuck = helpless(job.state, job.reason) if job is not None and job.is_pending else None
+    needs_person = state in ("failed", "lost") or waits_for_nothing or stuck is not None
+    following = "aae-slurm submit" if needs_person else None
+    if job is not None and stuck is not None:
+        following = stuck.next.format(job=job.job_id, run=shlex.quote(str(run_dir.path)))
+        note = f"{note}: {stuck.sentence}; next: {following}"
+    return Shown(
+        run_dir,
+        status,
+        state,
+        note,
+        needs_person,
+        job.job_id if job else job_id,
+        job.reason if job is not None and job.is_pending else None,
+        following,
+    )
 
 
 def _job_id(run_dir: RunDir, status: Status) -> str | None:
@@ -88,7 +108,7 @@ def _state(
     if stored in ("finished", "failed", "cancelled"):
         return stored, ""
     if job is not None and job.is_pending:
-        return ("submitted" if status.segment == 0 else "waiting"), f"pending ({job.reason})"
+        return ("submitted" if status.segment == 0 else "waiting"), f"pending ({explained(job.reason)})"
     if job is not None and job.is_alive:
         return stored, ""
     if not _is_slurms(job_id):

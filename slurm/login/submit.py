@@ -1,11 +1,12 @@
 """`aae-slurm submit`: checks, writes the run directory, and sends the run to Slurm."""
 
 import shlex
+import sys
 
 from job.commandline import Parser
 from job.config.flags import add_settings, read_configuration_from
 from job.segment.plan import plan_start
-from slurm.login.batch_script import script_text
+from slurm.login.batch_script import ignored_options, script_text
 from slurm.login.submit_once import submit_once
 
 
@@ -32,6 +33,8 @@ def run(arguments: list[str]) -> int:
     if plan.is_finished:
         print(f"finished already: {plan.run_dir.path}")
         return 0
+    for line in ignored_options():
+        print(f"aae-slurm: note: {line}", file=sys.stderr)
     submission = submit_once(plan, configuration, local=options.local)
     print(f"run   {plan.run_dir.path}")
     print(f"{'as' if submission.is_new else 'it has already'}    {submission.holder}")

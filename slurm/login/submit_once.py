@@ -102,12 +102,33 @@ def _submit(plan: Plan, configuration: Configuration, *, local: bool) -> str:
         else:
             holder = "job " + submit_to_slurm(run_dir, configuration.allocation)
     except (FailedJobError, FailedSubmissionError, OSError) as error:
-        refusal = SchedulerError(str(error))
-        if not refusal.may_have_submitted:
-            _put_back(run_dir, kept, there)
-        raise refusal from error
+        found = None if local else _submitted_after_all(run_dir, error)
+        if found is None:
+            refusal = SchedulerError(str(error))
+            if not refusal.may_have_submitted:
+                _put_back(run_dir, kept, there)
+            raise refusal from error
+        holder = f"job {found}"
     remove_mark(run_dir)
     return holder
+
+
+def _submitted_after_all(run_dir: RunDir, error: Exception) -> str | None:
+    """The run's job if sbatch has submitted it and only its answer was lost or cannot be read; None if it has refused.
+
+    Raises NoAnswerError where that cannot be told.
+    """
+    words = str(error).strip()
+    jobs = list_jobs(QUEUE_TIMEOUT_S)
+    live = live_jobs_of(run_dir, jobs or [])
+    if live:
+        return live[0].job_id
+    if jobs is None or isinstance(error, FailedSubmissionError):
+        raise NoAnswerError(
+            f"{words}\nnobody can say whether the job was submitted, so everything is kept; type the same command again: "
+            "it finds the job if there is one"
+        ) from error
+    return None
 
 
 def _put_back(run_dir: RunDir, kept: dict[Path, bytes], there: set[Path]) -> None:

@@ -24,7 +24,7 @@ from slurm.node.leave import Leave, decide
 from slurm.node.postmortem import put_on_record
 from slurm.node.signals import AllocationStop
 from slurm.node.start import Start
-from slurm.scheduler.queue import batch_script, show_job
+from slurm.scheduler.queue import show_job
 from slurm.scheduler.requeue import requeue
 
 LOCAL_STARTS = 6  # how often submitit's local executor starts a task, fixed in its code
@@ -153,9 +153,8 @@ def _end_of_allocation(job_id: str, environment: Mapping[str, str]) -> float | N
     return float(end) if end.isdigit() else None
 
 
-def warning_without_signal(start: Start) -> str | None:
+def warning_without_signal(script: str | None) -> str | None:
     """What to tell a batch script that asks Slurm for no signal before the time limit; None if it does, or is not known."""
-    script = batch_script(start.job_id)
     if script is None or "--signal" in script:
         return None
     return (
