@@ -1,6 +1,7 @@
 """Settings: where they come from, what is refused, and which of them make a run."""
 
 import os
+import re
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -241,3 +242,59 @@ def test_versions_are_those_that_the_process_began_with(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("job.machine.version", gone)
     assert versions() == began_with
+
+
+@pytest.mark.parametrize(
+    ("extra", "settings", "words"),
+    [
+        ('{"requeue": false}', {}, "--requeue is what a run depends on"),
+        ('{"no_requeue": true}', {}, "--no-requeue is"),
+        ('{"arr": "1-3"}', {}, "--array is"),
+        ('{"W": true}', {}, "--W is"),
+        ('{"output": "x"}', {}, "--output is"),
+        ('{"comment": "a\\nscancel 5"}', {}, "newlines"),
+        ('{"a\\nb": 1}', {}, "not the name of an option"),
+        ('{"--nice": 1}', {}, "without the dashes"),
+        ('{"cpus_per_task": 8}', {}, "AAE_SLURM_CPUS_PER_TASK"),
+        ('{"c": 8}', {}, "AAE_SLURM_CPUS_PER_TASK"),
+        ('{"tim": "5"}', {}, "AAE_SLURM_TIME"),
+        ('{"mem-per-cpu": "2G"}', {}, "AAE_SLURM_MEM"),
+        ('{"mem": false}', {}, "AAE_SLURM_MEM"),
+        ('{"gres": "gpu:1"}', {}, "AAE_SLURM_GPUS"),
+        ('{"mail-type": "END", "mail_type": "ALL"}', {}, "is there twice"),
+        ('{"gres": "shard:1"}', {"AAE_SLURM_GPUS": "0"}, None),
+        ('{"mem-per-cpu": "2G"}', {"AAE_SLURM_MEM": "none"}, None),
+        ('{"cpus-per-gpu": 4}', {"AAE_SLURM_CPUS_PER_TASK": "none"}, None),
+        ('{"nice": false, "hold": true, "nodelist": "n1", "exclusive": true}', {}, None),
+    ],
+)
+def test_sbatch_options_beside_the_settings_change_nothing_that_a_run_lives_by(
+    extra: str, settings: dict[str, str], words: str | None
+) -> None:
+    """In any spelling; what stands for a setting that is off is allowed, and so is leaving out what nobody sends."""
+    environment = {"AAE_SLURM_EXTRA": extra, **settings}
+    if words is None:
+        assert read_configuration(environment=environment).allocation.extra
+        return
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        read_configuration(environment=environment)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ok"), [("a100:1", True), ("1g.5gb:2", True), ("nvidia_a100_1g.5gb:1", True), ("x", False), ("-1", False)]
+)
+def test_gpus_are_asked_for_by_number_or_type(gpus: str, ok: bool) -> None:
+    """As sbatch takes them."""
+    if ok:
+        assert read_configuration(environment={"AAE_SLURM_GPUS": gpus}).allocation.gpus == gpus
+    else:
+        with pytest.raises(SettingsError, match="AAE_SLURM_GPUS"):
+            read_configuration(environment={"AAE_SLURM_GPUS": gpus})
+
+
+def test_none_in_the_environment_is_as_in_a_flag() -> None:
+    """For what may be none."""
+    environment = {"AAE_MAX_STEPS": "none", "AAE_SLURM_MEM": "none", "AAE_SLURM_CPUS_PER_TASK": "none"}
+    configuration = read_configuration(environment=environment)
+    allocation = configuration.allocation
+    assert (configuration.settings.max_steps, allocation.mem, allocation.cpus_per_task) == (None, None, None)

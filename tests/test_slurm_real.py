@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -187,13 +188,21 @@ def test_other_signals_leave_the_run_waiting(name: str, exit_code: int, job: Slu
 
 
 @pytest.mark.parametrize("knows_its_end", [True, False])
-def test_a_time_limit_without_a_signal_before_it_loses_nothing(knows_its_end: bool, job: SlurmJob) -> None:
+def test_a_time_limit_without_a_signal_before_it_loses_nothing(
+    knows_its_end: bool, job: SlurmJob, tmp_path: Path
+) -> None:
     """The job's own clock is first; where even that is misled, Slurm's SIGTERM at the limit still leaves time to save."""
+    sbatch = tmp_path / "bin" / "sbatch"  # a site's own, which takes the signal away
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        f'#!/bin/sh\nsed -i "s/^#SBATCH --signal=.*/#SBATCH --signal=CONT@1/" "$1"\n{shutil.which("sbatch")} "$1"\n'
+    )
+    sbatch.chmod(0o755)
+    job.environment["PATH"] = f"{sbatch.parent}:{job.environment['PATH']}"
     misled = '["export SLURM_JOB_END_TIME=99999999999"]'
     job_id = job.submit(
         slurm_time="00:01:00",
         slurm_signal_delay_s=30,
-        slurm_extra='{"signal": "CONT@1"}',
         slurm_setup="[]" if knows_its_end else misled,
         max_steps=10**6,
     )

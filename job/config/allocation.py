@@ -49,6 +49,12 @@ def _one_line(text: str | None) -> str | None:
     return text
 
 
+def _gpus(text: str) -> str:
+    if not re.fullmatch(r"(\w[\w.-]*:)?\d+(,(\w[\w.-]*:)?\d+)*", text):
+        raise ValueError("must be a number of GPUs, 0 for none, or a type and a number, such as a100:1")
+    return "0" if text.isdigit() and int(text) == 0 else text
+
+
 Text = Annotated[str | None, AfterValidator(_one_line)]
 Option = str | int | bool
 
@@ -65,9 +71,11 @@ class Allocation(BaseModel):
         "24:00:00",
         description="Time limit of one segment, as sbatch writes it; the run goes on over as many as it needs.",
     )
-    gpus: int = Field(1, ge=0, description="GPUs of the node; 0 for none.")
-    cpus_per_task: int = Field(2, ge=1, description="CPUs.")
-    mem: Annotated[str, AfterValidator(_one_line)] = Field("4G", description="Memory of the node, as sbatch writes it.")
+    gpus: Annotated[str, BeforeValidator(str), AfterValidator(_gpus)] = Field(
+        "1", description="GPUs of the node, as --gpus-per-node takes them, such as 1 or a100:1; 0 for none."
+    )
+    cpus_per_task: Annotated[int, Field(ge=1)] | None = Field(2, description="CPUs; none: the site's rule.")
+    mem: Text = Field("4G", description="Memory of the node, as sbatch writes it; none: the site's rule.")
     constraint: Text = Field(None, description="Features that the node must have.")
     exclude: Text = Field(None, description="Nodes to avoid.")
     signal_delay_s: int = Field(
@@ -83,6 +91,10 @@ class Allocation(BaseModel):
     )
     setup: Annotated[list[Annotated[str, AfterValidator(_one_line)]], BeforeValidator(_from_json)] = Field(
         [], description="Shell lines to run on the node before the job, such as module loads: a JSON list."
+    )
+    srun: Annotated[dict[str, Option], BeforeValidator(_from_json)] = Field(
+        {},
+        description='Options for srun, such as a container\'s: a JSON object, such as {"container-image": "/sw/aae.sqsh"}.',
     )
     extra: Annotated[dict[str, Option], BeforeValidator(_from_json)] = Field(
         {}, description='Any other sbatch options: a JSON object, such as {"nice": 100, "exclusive": true}.'

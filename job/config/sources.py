@@ -11,8 +11,10 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings.sources.utils import parse_env_vars
 
 from job.config.allocation import Allocation
+from job.config.options import mistakes_in_options
 from job.config.recipes import RECIPES
 from job.config.settings import Settings
 from job.errors import SettingsError
@@ -57,7 +59,7 @@ class _Variables(EnvSettingsSource):
         super().__init__(names)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {k.lower(): v for k, v in self._variables.items() if v and k == k.upper()}
+        return parse_env_vars({k: v for k, v in self._variables.items() if k == k.upper()}, False, True, "none")
 
 
 def variable(field: str) -> str:
@@ -107,16 +109,18 @@ def read_configuration(
     for source, layer in layers.items():
         values |= layer
         sources |= dict.fromkeys(layer, source)
-    sections = {}
+    sections: dict[str, BaseModel] = {}
     for section, model in SECTIONS.items():
         own = {name: values[section + name] for name in model.model_fields if section + name in values}
         try:
             sections[section] = model(**own)
         except ValidationError as error:
             mistakes += [_mistake(section, dict(e), values, sources) for e in error.errors()]
+    settings, allocation = sections.get(""), sections.get("slurm_")
+    if isinstance(allocation, Allocation):
+        mistakes += mistakes_in_options(allocation)
     if mistakes:
         raise SettingsError(mistakes)
-    settings, allocation = sections[""], sections["slurm_"]
     assert isinstance(settings, Settings)
     assert isinstance(allocation, Allocation)
     return Configuration(settings, allocation, sources)

@@ -80,7 +80,7 @@ def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
         account=allocation.account,
         qos=allocation.qos,
         time=allocation.time_min,
-        gpus_per_node=allocation.gpus or None,
+        gpus_per_node=None if allocation.gpus == "0" else allocation.gpus,
         cpus_per_task=allocation.cpus_per_task,
         mem=allocation.mem,
         constraint=allocation.constraint,
@@ -93,10 +93,21 @@ def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
         # Where the job was submitted with --export=NONE, by the site's rules say, srun would start in an empty environment.
         # On a whole or hyper-threaded node srun would start a copy for each of its CPUs' worth; and since 22.05 it does not take
         # the number of CPUs over from sbatch.
-        srun_args=["--export=ALL", "--ntasks=1", "--nodes=1", f"--cpus-per-task={allocation.cpus_per_task}"],
-        additional_parameters={"requeue": True, **{k: v for k, v in allocation.extra.items() if v is not False}},
+        srun_args=["--export=ALL", "--ntasks=1", "--nodes=1", *_srun_options(allocation)],
+        additional_parameters={
+            "requeue": True,
+            **{name.replace("_", "-"): value for name, value in allocation.extra.items() if value is not False},
+        },
     )
     return executor
+
+
+def _srun_options(allocation: Allocation) -> list[str]:
+    cpus = {"cpus-per-task": allocation.cpus_per_task or False}
+    options = {name.replace("_", "-"): value for name, value in {**cpus, **allocation.srun}.items()}
+    return [
+        f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items() if value is not False
+    ]
 
 
 def script_text(run_dir: RunDir, allocation: Allocation) -> str:
