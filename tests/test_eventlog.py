@@ -171,3 +171,14 @@ def test_a_log_is_read_in_blocks_of_any_size(block_bytes: int, tmp_path: Path, m
         whole = len(lines[0])
         assert list(read_lines(path, num_bytes=num_bytes)) == lines[: num_bytes // whole]
     assert list(read_lines(path, num_bytes=path.stat().st_size + 1)) == lines
+
+
+def test_a_record_that_is_being_written_ends_the_reading(tmp_path: Path) -> None:
+    """Its rest may be there a moment later, and is no record of its own."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"a":1}\n{"b')
+    lines = read_lines(path)
+    assert next(lines) == b'{"a":1}\n'
+    with path.open("ab") as file:
+        file.write(b'":true}\n{"c":3}\n')
+    assert list(lines) == []

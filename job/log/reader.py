@@ -32,6 +32,8 @@ def read_lines(path: Path, event: str | None = None, num_bytes: int | None = Non
                 yield from (
                     line for line in block.splitlines(keepends=True) if is_of(line, event) and line.endswith(b"\n")
                 )
+            if not block.endswith(b"\n"):
+                return  # it is being written: what follows would begin in the middle of a record
 
 
 def last_records(path: Path, count: int) -> list[dict[str, Any]]:
