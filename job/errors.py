@@ -4,6 +4,7 @@ AaeError                      1   something outside went wrong; try again
 ├── UsageError                2   the command asks for what cannot be; nothing was written
 │   ├── SettingsError         2   mistakes in the settings, all of them at once
 │   └── TakenOverError        2   another process writes this run
+├── HangError                 1   a step never ends; the process ends itself
 ├── CheckpointError           1   one checkpoint cannot be used; the one before it may
 └── HopelessError             3   a restart will not help
 
@@ -42,6 +43,14 @@ class TakenOverError(UsageError):
 
 class CheckpointError(AaeError):
     """One checkpoint is damaged, hostile or of another format."""
+
+
+class HangError(AaeError):
+    """A step that never ends; `where` is the stack of the loop's thread."""
+
+    def __init__(self, message: str, where: str) -> None:
+        self.where = where
+        super().__init__(message)
 
 
 class HopelessError(AaeError):

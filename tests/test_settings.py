@@ -15,7 +15,7 @@ from job.errors import SettingsError, UsageError
 from job.machine import allotted_cpus, versions
 from job.rundir.directory import RunDir
 from job.segment.plan import plan_start
-from job.training.device import choose_device
+from job.training.device import choose_device, unused_gpu
 
 
 def test_a_flag_wins_over_the_environment_over_the_env_file_over_the_default(tmp_path: Path) -> None:
@@ -108,6 +108,7 @@ OTHER_VALUES: dict[str, object] = {
     "data_dir": "/elsewhere",
     "device": "cpu",
     "num_threads": 7,
+    "step_limit_s": 5.0,
     "cuda_graph": True,
     "log_every_steps": 3,
     "checkpoint_every_s": 9,
@@ -231,6 +232,35 @@ def test_an_allocation_with_a_gpu_that_torch_does_not_see_is_an_error(monkeypatc
     assert choose_device("cpu", allocation).type == "cpu"
     assert choose_device("auto", {"SLURM_JOB_ID": "7"}).type == "cpu"
     assert choose_device("auto", {"CUDA_VISIBLE_DEVICES": "0"}).type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("given", "device"),
+    [
+        ({}, "cpu"),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, "cpu"),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, "cpu"),
+        ({"SLURM_GPUS_ON_NODE": "0"}, "cpu"),
+        ({"SLURM_JOB_GPUS": "0"}, "cuda"),
+        ({"SLURM_STEP_GPUS": "1", "CUDA_VISIBLE_DEVICES": "MIG-GPU-5c89/1/0"}, "cuda"),
+        ({"SLURM_GPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": "GPU-5c89"}, "cuda"),
+        ({"SLURM_SHARDS_ON_NODE": "1"}, "cuda"),
+    ],
+)
+def test_in_an_allocation_auto_means_what_slurm_gave(
+    given: dict[str, str], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that torch sees besides may be another's; on a cluster that hands out none, the user is told what to set."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    allocation = {"SLURM_JOB_ID": "7", **given}
+    assert choose_device("auto", allocation).type == device
+    warning = unused_gpu("auto", allocation)
+    assert ("AAE_DEVICE=cuda" in (warning or "")) == (device == "cpu")
+    assert choose_device("auto", {}).type == "cuda"
+    assert (unused_gpu("auto", {}), unused_gpu("cpu", allocation)) == (None, None)
 
 
 def test_versions_are_those_that_the_process_began_with(monkeypatch: pytest.MonkeyPatch) -> None:

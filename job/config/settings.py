@@ -22,6 +22,7 @@ FREE = frozenset(
         "device",
         "num_threads",
         "cuda_graph",
+        "step_limit_s",
         "log_every_steps",
         "checkpoint_every_s",
         "checkpoint_every_steps",
@@ -140,6 +141,11 @@ class Settings(BaseModel):
     )
     num_threads: Count | None = Field(None, description="CPU threads; by default the CPUs allotted to the process.")
     deterministic: bool = Field(True, description="Use only deterministic algorithms, so that a resume is exact.")
+    step_limit_s: Rate | None = Field(
+        None,
+        description="Seconds that a step may take; a longer one ends the process, which comes back within its allowance; by "
+        "default 20 times the slowest step seen, at least 600.",
+    )
     cuda_graph: bool = Field(
         False, description="On a GPU, record the step once as a CUDA graph and replay it; where it cannot be, warn."
     )

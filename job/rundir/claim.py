@@ -19,7 +19,16 @@ from job.rundir.status import read_status
 StopReason = Literal["time_limit", "preemption", "requeue", "cancel", "interrupt", "terminated"]
 # How a segment ended: it reached its end, was asked to stop, or something became of it.
 Cause = Literal[
-    "finished", "saturated", StopReason, "refused", "exception", "out_of_memory", "killed", "hopeless", "elsewhere"
+    "finished",
+    "saturated",
+    StopReason,
+    "refused",
+    "exception",
+    "out_of_memory",
+    "killed",
+    "hung",
+    "hopeless",
+    "elsewhere",
 ]
 
 TAKEOVER_S = 60.0

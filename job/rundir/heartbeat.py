@@ -40,6 +40,8 @@ class Heartbeat:
         """Change some keys and replace the file; raises OSError or TakenOverError."""
         with self._lock:
             known = {"peak_memory_bytes": peak_memory_bytes(), **self.progress(), **changes, "updated_at": now()}
+            if known.get("step", self.status.step) != self.status.step:
+                known["progress_at"] = known["updated_at"]
             self.status = self.status.model_copy(update=known)
             write_status(self._run_dir, self.status)
 

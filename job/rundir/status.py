@@ -23,7 +23,8 @@ class Status(BaseModel):
 
     `reason` is one word for programs, `verdict` a sentence for people, while training about saturation, then about the end;
     `saturation` is that verdict in one word, null before training; `step` and `checkpoint_step` count optimiser
-    steps, done and saved; `eta_s` is in seconds, null when unknown. `peak_memory_bytes` is the most main memory that the
+    steps, done and saved; `eta_s` is in seconds, null when unknown; `progress_at` is when a
+    heartbeat first saw the step. `peak_memory_bytes` is the most main memory that the
     process has held; `crash` tells the story of the error that ended the last segment, null if none did.
     """
 
@@ -42,6 +43,7 @@ class Status(BaseModel):
     host: str | None = None
     pid: int | None = None
     updated_at: str = ""
+    progress_at: str | None = None
     eta_s: float | None = None
     device: str | None = None
     peak_memory_bytes: int | None = None

@@ -5,7 +5,7 @@ import platform
 import traceback
 from typing import Any
 
-from job.errors import AaeError, HopelessError, UsageError
+from job.errors import AaeError, HangError, HopelessError, UsageError
 from job.log.events import Story
 from job.log.reader import last_records
 from job.log.writer import EventLog
@@ -26,7 +26,7 @@ class Crash(Story):
     @property
     def cause(self) -> Cause:
         """What it counts as in the claim of its segment."""
-        if self.reason in ("refused", "exception", "out_of_memory", "killed"):
+        if self.reason in ("refused", "exception", "out_of_memory", "killed", "hung"):
             return self.reason  # type: ignore[return-value]  # mypy does not narrow str to these
         return "hopeless"
 
@@ -38,6 +38,8 @@ def crash_of(error: BaseException, run_dir: RunDir, step: int, device: str | Non
     reason = "refused" if isinstance(error, UsageError) else "exception"
     if isinstance(error, HopelessError):
         reason = error.reason
+    elif isinstance(error, HangError):
+        reason = "hung"
     elif not told and (isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY)):
         reason = "out_of_memory"
         text = f"{text}; {what_to_change(device, peak_memory_bytes())}"
@@ -49,9 +51,13 @@ def crash_of(error: BaseException, run_dir: RunDir, step: int, device: str | Non
         host=platform.node(),
         device=device,
         peak_memory_bytes=peak_memory_bytes(),
-        traceback=None if told else "".join(traceback.format_exception(error)),
+        traceback=error.where if isinstance(error, HangError) else None if told else _traceback(error),
         last_records=records_before(run_dir),
     )
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def records_before(run_dir: RunDir) -> list[dict[str, Any]]:
@@ -80,7 +86,9 @@ def settle(
     """
     log.write("failed", **crash.model_dump(exclude={"last_records"}))
     with contextlib.suppress(OSError):  # the disk may be what has failed; the status is still to be written
-        claim.note(cause=crash.cause, failed_at=crash.step if crash.traceback is not None else None)
+        claim.note(
+            cause=crash.cause, failed_at=crash.step if crash.traceback is not None and crash.cause != "hung" else None
+        )
     told = {"state": "failed", "reason": crash.reason, "verdict": crash.error, "exit_code": crash.exit_code}
     told |= {"crash": crash.model_dump(), "eta_s": None}
     if allowance is None or crash.cause in ("refused", "hopeless"):

@@ -5,7 +5,7 @@ from job.rundir.directory import RunDir
 
 # Ends that use up the allowance if no new checkpoint came of the segment. Preemptions, requeues by an operator and failures
 # of a node are nobody's fault and never count.
-_FRUITLESS: frozenset[Cause] = frozenset({"time_limit", "exception", "out_of_memory", "killed"})
+_FRUITLESS: frozenset[Cause] = frozenset({"time_limit", "exception", "out_of_memory", "killed", "hung"})
 
 
 def used_up(run_dir: RunDir, number: int, last: Segment, saved_step: int, allowance: int) -> str | None:

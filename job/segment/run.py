@@ -7,7 +7,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from job.errors import EXIT_FINISHED, TakenOverError, UsageError
+from job.errors import EXIT_FINISHED, HangError, TakenOverError, UsageError
 from job.log.reader import read_lines
 from job.log.writer import EventLog
 from job.machine import versions
@@ -21,6 +21,7 @@ from job.segment.crash import crash_of, settle
 from job.segment.plan import Plan
 from job.segment.restarts import used_up
 from job.segment.resume import Past, changed_settings, inexactness, known_step, look_back
+from job.segment.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from job.training.trainer import Stop, Trainer
@@ -33,6 +34,7 @@ class Run:
     exception that leaves the block is put on record, except TakenOverError: then another process owns the directory.
     `allowance` is how many segments in a row may come to nothing before the run is no more started again by itself, None
     where nothing does; `restarts` tells after an exception that it is to be started again, `exit_code` what to exit with.
+    `after_hang` is called where a step never ended, once that is on record, just before the process ends itself with its answer.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Run:
         owner: Owner | None = None,
         allowance: int | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        after_hang: Callable[[], int] = lambda: 1,
     ) -> None:
         self.run_dir = plan.run_dir
         self.settings = plan.settings.with_cpus()
@@ -53,6 +56,8 @@ class Run:
         self._owner = owner or Owner.this_process()
         self._allowance = allowance
         self._tell = tell
+        self._after_hang = after_hang
+        self.watchdog = Watchdog(self.settings.step_limit_s, self._hangs)
         self._lease: Lease
         self._outbox: Outbox
         self._close_trainer: Callable[[], None] = lambda: None
@@ -90,7 +95,7 @@ class Run:
         from job.training.trainer import Trainer
 
         lease = self._lease
-        device, slow = prepare_torch(self.settings)
+        device, warnings = prepare_torch(self.settings)
         lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"device": device_name(device)})
         self.trainer = Trainer(self.settings, device, self.run_dir, self._outbox, self.log)
         self._close_trainer = self.trainer.close
@@ -100,14 +105,15 @@ class Run:
             self._write_carried(state["pending"])
             self.trainer.restore(state)
         lease.heartbeat.progress = self.trainer.progress
+        self.watchdog.watch(self.trainer)
         with contextlib.suppress(OSError):  # without it the segment counts as one that has come to nothing
             lease.claim.note(from_step=self.trainer.step, began_at=time.time())
         self._write_start(device_name(device), past, state)
         if state is not None and lease.claim.number > 1:
             for reason, message in inexactness(state, self.settings, device.type):
                 self.warn(reason, message)
-        if slow is not None:
-            self.warn("slow_precision", slow)
+        for reason, message in warnings:
+            self.warn(reason, message)
         for error in bad:
             self.warn("bad_checkpoint", str(error))
         self.run_dir.remove_folder(self.run_dir.final)
@@ -171,6 +177,7 @@ class Run:
         self.log.write("warning", step=self.trainer.step, reason=reason, message=message)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.watchdog.end()
         self._close_trainer()
         if isinstance(error, TakenOverError):
             self._lease.end()
@@ -191,6 +198,13 @@ class Run:
         if crash.traceback is not None:
             self._tell(told["verdict"])  # what is raised says neither what to do nor what happens next
         heartbeat.write(**told)
+
+    def _hangs(self, told: str, where: str) -> int:
+        """In a thread beside the loop, which hangs: put that on record; returns the exit code."""
+        self._lease.heartbeat.end()
+        with contextlib.suppress(OSError, TakenOverError):
+            self._fail(HangError(told, where))
+        return self._after_hang() if self.restarts else self.exit_code
 
     def _end(self, state: State, cause: Cause, verdict: str, exit_code: int, left: str) -> None:
         def write() -> None:

@@ -10,20 +10,26 @@ from job.config.settings import Settings
 from job.errors import HopelessError
 
 
-def prepare_torch(settings: Settings) -> tuple[torch.device, str | None]:
-    """Set torch up as the settings say; returns the device, and what to warn of, None for nothing.
+def prepare_torch(settings: Settings) -> tuple[torch.device, list[tuple[str, str]]]:
+    """Set torch up as the settings say; returns the device, and what to warn of: (reason, message).
 
     Raises HopelessError if a GPU is expected and torch sees none.
     """
     torch.set_num_threads(settings.num_threads or 1)
     set_determinism(settings.deterministic)
     device = choose_device(settings.device)
-    return device, use_precision(settings.precision, device)
+    unused, slow = unused_gpu(settings.device), use_precision(settings.precision, device)
+    warnings = {"unused_gpu": unused, "slow_precision": slow}
+    return device, [(reason, message) for reason, message in warnings.items() if message is not None]
 
 
 def choose_device(wanted: str, environment: Mapping[str, str] = os.environ) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; raises HopelessError if a GPU is expected and torch sees none."""
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available() and not _given_gpu(environment)):
+    """The device for `auto`, `cpu` or `cuda`; raises HopelessError if a GPU is expected and torch sees none.
+
+    In an allocation `auto` takes a GPU only if Slurm gave one: another that torch sees may be somebody else's.
+    """
+    expected = bool(_given_gpu(environment)) if _in_allocation(environment) else torch.cuda.is_available()
+    if wanted == "cpu" or (wanted == "auto" and not expected):
         return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
@@ -38,13 +44,29 @@ def choose_device(wanted: str, environment: Mapping[str, str] = os.environ) -> t
     )
 
 
+def unused_gpu(wanted: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """What to warn of where `auto` leaves a GPU alone that torch sees, None for nothing."""
+    if wanted != "auto" or not _in_allocation(environment) or _given_gpu(environment) or not torch.cuda.is_available():
+        return None
+    return (
+        "torch sees a GPU, but Slurm gave this job none, so it trains on the CPU; on a cluster that does not hand out GPUs by "
+        "itself, AAE_DEVICE=cuda takes it"
+    )
+
+
+def _in_allocation(environment: Mapping[str, str]) -> bool:
+    return "SLURM_JOB_ID" in environment
+
+
 def _given_gpu(environment: Mapping[str, str]) -> str:
-    """The GPUs that Slurm gave to this process, '' if none or outside an allocation."""
-    if "SLURM_JOB_ID" not in environment:
-        return ""
-    names = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
-    given = next((environment[n] for n in names if environment.get(n)), "")
-    return "" if given == "NoDevFiles" else given
+    """The GPUs, or shares of one, that Slurm gave to this process, '' if none.
+
+    CUDA_VISIBLE_DEVICES tells nothing of that: it may be inherited from the shell that has submitted.
+    """
+    if given := environment.get("SLURM_STEP_GPUS") or environment.get("SLURM_JOB_GPUS"):
+        return given
+    counts = (environment.get(name, "0") for name in ("SLURM_GPUS_ON_NODE", "SLURM_SHARDS_ON_NODE"))
+    return next((f"(number {count})" for count in counts if count != "0"), "")
 
 
 def device_name(device: torch.device) -> str:

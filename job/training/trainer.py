@@ -1,8 +1,9 @@
 """The training loop: step, log, draw, measure, save, stop at a step border."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ class Trainer:
     ) -> None:
         self.settings = settings
         self.step = 0
+        self.computing_since: float | None = None  # on time.monotonic(), None between steps
+        self.slowest_step_s = 0.0
         self.clock = Clock()
         self.last_record: dict[str, Any] = {}
         self.observe: Callable[[Trainer], None] = lambda _: None
@@ -109,14 +112,18 @@ class Trainer:
 
     def _advance(self) -> None:
         settings = self.settings
+        self.computing_since = began = time.monotonic()
         if settings.lr_schedule == "cosine":
             # Loshchilov and Hutter, 2017, without restarts.
             self._phases.set_rates(0.5 * (1 + math.cos(math.pi * self.step / settings.total_steps)))
         self._window.add(self._step(self._batches.at(self.step + 1)))
         self.step += 1
         self._average.follow(self.step)
-        if self.step % settings.log_every_steps == 0:
-            self._log_step()
+        readings = self._window.means(self.step) if self.step % settings.log_every_steps == 0 else None
+        self.computing_since = None
+        self.slowest_step_s = max(self.slowest_step_s, time.monotonic() - began)
+        if readings is not None:
+            self._log_step(readings)
         self.monitor.after(self.step, self.model)
         if self.step % settings.lattice_every_steps == 0:
             self._draw_lattice()
@@ -128,15 +135,22 @@ class Trainer:
 
     def _settle(self) -> None:
         """Have ready what is due up to this step, and see to it that what is not finite replaces no good checkpoint."""
-        self._window.means(self.step)
+        with self._computing():
+            self._window.means(self.step)
         self.monitor.settle()
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """What waits for the device, as a step does."""
+        self.computing_since = time.monotonic()
+        yield
+        self.computing_since = None
 
     def _warn_without_graph(self, message: str) -> None:
         self._log.write("warning", step=self.step, reason="no_cuda_graph", message=message)
 
-    def _log_step(self) -> None:
-        """Write a `step` record; the host waits for the device here and nowhere else between checkpoints."""
-        readings = self._window.means(self.step)
+    def _log_step(self, readings: dict[str, float]) -> None:
+        """Write a `step` record; for its readings the host waits for the device, and nowhere else between checkpoints."""
         self._window.clear()
         self.last_record = {
             "epoch": self._batches.epoch(self.step),
@@ -151,7 +165,8 @@ class Trainer:
         return lattice_png(self.model.decoder, lattice_of(self.settings), self.step)
 
     def _draw_lattice(self) -> None:
-        content = self.lattice()
+        with self._computing():
+            content = self.lattice()
         path = self._run_dir.relative(self._run_dir.lattice_file(self.step))
         self._outbox.put(path, content)
         self._outbox.put(self._run_dir.relative(self._run_dir.latest_lattice), content)

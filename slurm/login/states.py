@@ -37,6 +37,7 @@ class Shown:
             "state": self.state,
             "job_id": self.job_id,
             "heartbeat_age_s": round(heartbeat_age_s(self.status), 1),
+            "progress_age_s": round(age, 1) if (age := progress_age_s(self.status)) is not None else None,
             "pending_reason": self.pending_reason,
             "needs_person": self.needs_person,
             "next": self.next,
@@ -49,6 +50,14 @@ def heartbeat_age_s(status: Status) -> float:
         return (datetime.now(UTC) - datetime.fromisoformat(status.updated_at)).total_seconds()
     except ValueError:
         return float("inf")
+
+
+def progress_age_s(status: Status) -> float | None:
+    """Seconds since the step was last seen to grow; None if it never was, or the file does not say."""
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(status.progress_at or "")).total_seconds()
+    except ValueError:
+        return None
 
 
 def show(run_dir: RunDir, jobs: list[Job] | None) -> Shown | None:

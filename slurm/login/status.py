@@ -6,8 +6,10 @@ import sys
 from job.commandline import Parser, duration, printable
 from job.rundir.directory import RunDir
 from job.rundir.find import default_runs_dir, find_run
-from slurm.login.states import Shown, heartbeat_age_s, show
+from slurm.login.states import Shown, heartbeat_age_s, progress_age_s, show
 from slurm.scheduler.queue import list_jobs
+
+STILL_S = 60.0  # without a step for longer is told
 
 
 def run(arguments: list[str]) -> int:
@@ -45,7 +47,9 @@ def _line(one: Shown) -> str:
     columns = [f"{printable(one.run_dir.path.name):<40} {one.state:<9} {steps:>20}"]
     if one.state == "running":
         left = duration(kept.eta_s) if kept.eta_s is not None else "unknown time"
-        columns.append(f"{left} left, heartbeat {heartbeat_age_s(kept):.0f} s ago")
+        still_s = progress_age_s(kept) or 0.0
+        still = f", no step for {duration(still_s)}" if still_s > STILL_S else ""
+        columns.append(f"{left} left, heartbeat {heartbeat_age_s(kept):.0f} s ago{still}")
     columns += [f"job {one.job_id}"] if one.job_id else []
     columns += [one.note] if one.note else []
     columns += [printable(kept.verdict)] if kept.verdict else []

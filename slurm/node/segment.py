@@ -28,6 +28,7 @@ from slurm.scheduler.queue import show_job
 from slurm.scheduler.requeue import requeue
 
 LOCAL_STARTS = 6  # how often submitit's local executor starts a task, fixed in its code
+LAST_CALL_S = 20.0  # before the end of the allocation: a step that hangs then has to be given up, and the job requeued
 _SUBMIT = "submit the run again to go on"
 
 
@@ -69,7 +70,9 @@ def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
     num_starts = _num_segments(run_dir, start.owner) + 1
     may_restart = not start.local or num_starts < LOCAL_STARTS
     allowance = Allocation.model_validate(plan.record.slurm).max_stalls if may_restart else None
-    run = Run(plan, owner=start.owner, allowance=allowance, tell=_say)
+    run = Run(
+        plan, owner=start.owner, allowance=allowance, tell=_say, after_hang=lambda: _restart(run, start, run.exit_code)
+    )
     try:
         with run:
             return _train(run, stop, start, may_restart=may_restart)
@@ -83,6 +86,7 @@ def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
 
 def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -> int:
     end = None if start.local else _end_of_allocation(start.job_id, os.environ)
+    run.watchdog.ends_at = end - LAST_CALL_S if end is not None else None
     run.load()
 
     def time_is_up() -> bool:

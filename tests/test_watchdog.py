@@ -1,0 +1,107 @@
+"""A step that never ends: the process ends itself with its story, and a job comes back; one that stood still goes on."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from jobs import Job, SlurmJob
+
+from job.proofs.exactness import Traces
+from job.segment.watchdog import AT_LEAST_S, FACTOR, Watchdog
+
+# A GPU that is lost looks like this: a call that never returns, in which other threads live on.
+HANGING = """
+import sys, threading, time
+
+def hang(after_calls, lock=threading.Lock()):
+    import torch
+    real, calls = torch.autograd.grad, [0]
+
+    def grad(*arguments, **options):
+        if threading.current_thread() is threading.main_thread():
+            calls[0] += 1
+            if calls[0] == after_calls:
+                lock.acquire(); lock.acquire()
+        return real(*arguments, **options)
+
+    torch.autograd.grad = grad
+"""
+
+
+@pytest.mark.process
+def test_a_step_that_never_ends_ends_the_process_with_its_story(small_job: Job, uninterrupted: Traces) -> None:
+    """Heartbeat and all are alive, and the loop is not: on record with where it hangs; the same command goes on."""
+    program = f"{HANGING}\nfrom job.__main__ import main\nhang(200)\nsys.exit(main([]))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={**small_job.environment, "AAE_STEP_LIMIT_S": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "AAE_STEP_LIMIT_S" in done.stderr
+    (failed,) = small_job.events("failed")
+    assert (failed["reason"], failed["exit_code"]) == ("hung", 1)
+    assert "in grad" in failed["traceback"]
+    status = small_job.status()
+    assert (status["state"], status["reason"]) == ("failed", "hung")
+    assert status["progress_at"] <= status["updated_at"]
+    assert small_job.run() == 0, small_job.output
+    assert [record["previous"] for record in small_job.events("resumed")] == ["failed (hung)"]
+    assert small_job.traces() == uninterrupted
+
+
+@pytest.mark.process
+def test_a_process_that_stood_still_does_not_hang(small_job: Job) -> None:
+    """As under `scontrol suspend`: that time does not count."""
+    process = small_job.start(step_limit_s=2)
+    small_job.wait_for_step(process, 100)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(6)
+    process.send_signal(signal.SIGCONT)
+    assert small_job.wait(process) == 0, small_job.output
+    assert small_job.events("failed") == []
+
+
+@pytest.mark.parametrize("limit", [{"step_limit_s": 3}, {"slurm_time": "00:01:00", "slurm_signal_delay_s": 15}])
+def test_a_job_whose_task_hangs_is_started_again(
+    limit: dict[str, object], job: SlurmJob, whole: Traces, tmp_path: Path
+) -> None:
+    """Within its allowance, and in time where the allocation ends sooner: no TIMEOUT without a word."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        f"{HANGING}\n"
+        "def when_loaded():\n"
+        "    while not hasattr(sys.modules.get('torch.autograd'), 'grad'):\n"
+        "        time.sleep(0.01)\n"
+        "    hang(520)\n\n"
+        "if 'submitit.core._submit' in ' '.join(sys.orig_argv):\n"
+        "    threading.Thread(target=when_loaded, daemon=True).start()\n"
+    )
+    once = job.run_dir.slurm / "once"
+    setup = f"mkdir {once} 2>/dev/null && export PYTHONPATH={folder}:$PYTHONPATH || true"
+    job_id = job.submit(slurm_setup=f'["{setup}"]', **limit)
+    job.wait_until_finished(job_id)
+    assert [record["reason"] for record in job.events("failed")] == ["hung"], job.job_log()
+    assert [record["previous"] for record in job.events("resumed")] == ["failed (hung)"]
+    assert job.traces() == whole
+
+
+class _Steps:
+    computing_since: float | None = 1.0
+    slowest_step_s = 100.0
+
+
+def test_the_limit_follows_the_slowest_step_seen() -> None:
+    """Unless one is given, which may be any."""
+    steps = _Steps()
+    assert Watchdog(None, lambda *_: 1)._limit(steps) == FACTOR * 100
+    steps.slowest_step_s = 1.0
+    assert Watchdog(None, lambda *_: 1)._limit(steps) == AT_LEAST_S
+    assert Watchdog(0.5, lambda *_: 1)._limit(steps) == 0.5
