@@ -9,6 +9,7 @@ import platform
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from job.errors import AaeError
 from job.rundir.cancel import read_mark
@@ -16,9 +17,9 @@ from job.rundir.directory import RunDir
 from job.rundir.status import Status, now, write_status
 from job.segment.crash import Crash, records_before, what_to_change
 from slurm.node.postmortem import put_on_record, task_lives
+from slurm.node.restart import plan_restart
 from slurm.node.start import Start
 from slurm.scheduler.queue import GOES_ON, show_job
-from slurm.scheduler.requeue import requeue
 
 # What srun and slurmstepd print when the kernel has ended a task that used more memory than the job was given.
 _NO_MEMORY = ("Out Of Memory", "oom-kill event", "oom_kill event")
@@ -50,13 +51,26 @@ def main(arguments: list[str] | None = None) -> None:
         print("aae-slurm: srun was killed, not what it had started; that saves, and the job starts again", flush=True)
     elif told is None or told.state != "waiting":
         return
-    refusal = requeue(start.job_id)
-    if refusal is None:
-        return
-    again = f"Slurm did not requeue the job: {refusal}; submit the run again to go on"
-    print(f"aae-slurm: {again}", file=sys.stderr, flush=True)
-    if told is not None:
-        write_status(run_dir, told.model_copy(update={"verdict": f"{told.verdict}; {again}", "updated_at": now()}))
+    _start_again(run_dir, start, told)
+
+
+def _start_again(run_dir: RunDir, start: Start, told: Status | None) -> None:
+    restart = plan_restart(run_dir, start)
+    if told is not None and (restart.words or restart.is_changed):
+        told = _amended(told, restart.words, avoided_nodes=restart.avoided)
+        write_status(run_dir, told)
+        print(f"aae-slurm: {restart.words}", flush=True)
+    refusal = restart.ask(start.job_id)
+    if refusal is not None:
+        again = f"Slurm did not requeue the job: {refusal}; submit the run again to go on"
+        print(f"aae-slurm: {again}", file=sys.stderr, flush=True)
+        if told is not None:
+            write_status(run_dir, _amended(told, again))
+
+
+def _amended(status: Status, words: str, **changes: Any) -> Status:
+    verdict = "; ".join(filter(None, [status.verdict, words]))
+    return status.model_copy(update={"verdict": verdict, "updated_at": now(), **changes})
 
 
 def _killed(run_dir: RunDir, start: Start, status: Status, exit_code: int) -> Crash:

@@ -30,7 +30,7 @@ def test_tf32_is_refused_without_a_gpu(tmp_path: Path) -> None:
     assert not job.run_dir.path.exists()
     assert job.run(device="auto") == 3
     assert "AAE_PRECISION=tf32: only a GPU has it, and this process trains on the cpu" in job.output
-    assert (job.status()["state"], job.status()["reason"]) == ("failed", "no_gpu")
+    assert (job.status()["state"], job.status()["reason"]) == ("failed", "precision")
 
 
 @pytest.mark.process

@@ -21,6 +21,7 @@ from jobs import LOGGED, ON_SLURM, Job, SlurmJob, small_settings
 
 import slurm
 from job.proofs.exactness import Traces
+from job.rundir.claim import read_segment
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -377,12 +378,15 @@ def test_a_dry_run_is_what_is_sent_and_nothing_is_written(job: SlurmJob, cluster
 
 
 def test_an_allocation_with_a_gpu_needs_torch_to_see_it(job: SlurmJob, cluster: Cluster) -> None:
-    """The GPU asked for reaches the job; where torch cannot use it the run ends with exit code 3 and what to check."""
+    """The GPU asked for reaches the job; where torch cannot use it on two nodes the run ends with exit code 3 and what to check."""
     setup = f'["env > {job.run_dir.path}/slurm/environment"]'
     job_id = job.submit(slurm_gpus=1, device="auto", slurm_setup=setup)
     assert cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
     assert "CUDA_VISIBLE_DEVICES=0" in (job.run_dir.slurm / "environment").read_text()
     assert (job.status()["state"], job.status()["exit_code"], job.status()["reason"]) == ("failed", 3, "no_gpu")
+    nodes = [segment.owner.node for number in (1, 2) if (segment := read_segment(job.run_dir, number)) is not None]
+    assert sorted(node or "" for node in nodes) == ["n1", "n2"]
+    assert job.status()["avoided_nodes"] == nodes[:1]
     assert "AAE_DEVICE=cpu" in job.job_log()
     assert job.slurm("status", "small") == 1
 
@@ -457,6 +461,46 @@ def test_a_user_who_is_not_root_can_submit_and_is_requeued(cluster: Cluster) -> 
         job.wait_until_finished(job_id)
         assert job.reasons() == ["time_limit"]
         assert job.run_dir.final_weights.stat().st_uid == nobody.pw_uid
+
+
+def test_a_node_that_kills_a_run_twice_is_avoided_until_a_checkpoint(cluster: Cluster, whole: Traces) -> None:
+    """By an ordinary user's own job: started on the other node, said; later restarts may go anywhere again."""
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory(prefix="aae-nobody-") as name:
+        folder = Path(name)
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        (folder / "sitecustomize.py").write_text(
+            "import os, sys\n"
+            "if os.environ.get('SLURMD_NODENAME') == 'n1' and 'submitit.core._submit' in sys.orig_argv:\n"
+            "    os.kill(os.getpid(), 9)\n"
+        )
+        job = SlurmJob(folder, cluster)
+        paths = os.pathsep.join(_package_folders())
+        setup = f'["export PYTHONPATH={folder}:{paths}"]'
+        done = subprocess.run(
+            [_python_for(nobody.pw_uid), "-P", "-m", "slurm", "submit"],
+            env=job.environment | {"PYTHONPATH": paths, "AAE_SLURM_SETUP": setup},
+            user=nobody.pw_uid,
+            group=nobody.pw_gid,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        job_id = re.search(r"job (\d+)", done.stdout)[1]  # type: ignore[index]
+        with job.resting_at(150, segment=3):
+            assert job.status()["avoided_nodes"] == ["n1"]
+            assert "ExcNodeList=n1" in cluster.ask("scontrol", "show", "job", job_id)
+            cluster.ask("scancel", "--signal=USR2", job_id)
+        cluster.wait_for_state(job_id, "PENDING")
+        assert "ExcNodeList=(null)" in cluster.ask("scontrol", "show", "job", job_id)
+        assert job.status()["avoided_nodes"] == []
+        assert "not on node n1" in job.job_log()
+        cluster.ask("scontrol", "update", f"JobId={job_id}", "ExcNodeList=n1")
+        job.wait_until_finished(job_id)
+        assert job.traces() == whole
 
 
 def _package_folders() -> list[str]:

@@ -27,6 +27,7 @@ Cause = Literal[
     "out_of_memory",
     "killed",
     "hung",
+    "no_gpu",
     "hopeless",
     "elsewhere",
 ]

@@ -20,6 +20,7 @@ class Owner(BaseModel):
     job_number: str | None = None
     job_submitted: str | None = None
     job_script: str | None = None
+    node: str | None = None
     restart_count: int = 0
 
     @classmethod

@@ -22,10 +22,10 @@ class Status(BaseModel):
     """The content of status.json.
 
     `reason` is one word for programs, `verdict` a sentence for people, while training about saturation, then about the end;
-    `saturation` is that verdict in one word, null before training; `step` and `checkpoint_step` count optimiser
-    steps, done and saved; `eta_s` is in seconds, null when unknown; `progress_at` is when a
-    heartbeat first saw the step. `peak_memory_bytes` is the most main memory that the
-    process has held; `crash` tells the story of the error that ended the last segment, null if none did.
+    `saturation` is that verdict in one word, null before training; `step` and `checkpoint_step` count optimiser steps, done and
+    saved; `eta_s` is in seconds, null when unknown; `progress_at` is when a heartbeat first saw the step; the job is not to be
+    started on `avoided_nodes` again. `peak_memory_bytes` is the most main memory that the process has held; `crash` tells the
+    story of the error that ended the last segment, null if none did.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -45,6 +45,7 @@ class Status(BaseModel):
     updated_at: str = ""
     progress_at: str | None = None
     eta_s: float | None = None
+    avoided_nodes: list[str] = []
     device: str | None = None
     peak_memory_bytes: int | None = None
     crash: dict[str, Any] | None = None
@@ -52,7 +53,11 @@ class Status(BaseModel):
     @classmethod
     def after(cls, before: "Status | None", state: State, total_steps: int, **changes: Any) -> "Status":
         """A new status that keeps the steps done and saved, and the segment, of the one before."""
-        kept = before.model_dump(include={"step", "checkpoint_step", "segment"}) if before is not None else {}
+        kept = (
+            before.model_dump(include={"step", "checkpoint_step", "segment", "avoided_nodes"})
+            if before is not None
+            else {}
+        )
         return cls(state=state, total_steps=total_steps, **{**kept, **changes})
 
 

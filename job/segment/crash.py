@@ -10,7 +10,7 @@ from job.log.events import Story
 from job.log.reader import last_records
 from job.log.writer import EventLog
 from job.machine import peak_memory_bytes
-from job.rundir.claim import Cause, Claim
+from job.rundir.claim import Cause, Claim, read_segment
 from job.rundir.directory import RunDir
 from job.segment.restarts import used_up
 
@@ -26,7 +26,7 @@ class Crash(Story):
     @property
     def cause(self) -> Cause:
         """What it counts as in the claim of its segment."""
-        if self.reason in ("refused", "exception", "out_of_memory", "killed", "hung"):
+        if self.reason in ("refused", "exception", "out_of_memory", "killed", "hung", "no_gpu"):
             return self.reason  # type: ignore[return-value]  # mypy does not narrow str to these
         return "hopeless"
 
@@ -76,6 +76,13 @@ def what_to_change(device: str | None, peak_bytes: int | None) -> str:
     return f"{used}{more}, or {smaller}"
 
 
+def _may_have_gpu_elsewhere(run_dir: RunDir, claim: Claim) -> bool:
+    """Whether another node is to be tried: the scheduler has named this one, and no other has said the same before."""
+    owner, before = claim.segment.owner, read_segment(run_dir, claim.number - 1)
+    said = before is not None and before.cause == "no_gpu" and before.owner.is_of_job(owner)
+    return owner.node is not None and not (said and before is not None and before.owner.node != owner.node)
+
+
 def settle(
     run_dir: RunDir, claim: Claim, log: EventLog, crash: Crash, saved_step: int, allowance: int | None
 ) -> dict[str, Any]:
@@ -92,6 +99,8 @@ def settle(
     told = {"state": "failed", "reason": crash.reason, "verdict": crash.error, "exit_code": crash.exit_code}
     told |= {"crash": crash.model_dump(), "eta_s": None}
     if allowance is None or crash.cause in ("refused", "hopeless"):
+        return told
+    if crash.cause == "no_gpu" and not _may_have_gpu_elsewhere(run_dir, claim):
         return told
     spent = used_up(run_dir, claim.number, claim.segment, saved_step, allowance)
     if spent is not None:

@@ -66,7 +66,7 @@ def _last_began_at(run_dir: RunDir, number: int) -> float:
 def _how_it_ended(previous: Segment | None, now: Owner) -> str:
     if previous is None:
         return "left no record"
-    if previous.cause in ("exception", "out_of_memory", "hung", "hopeless", "refused"):
+    if previous.cause in ("exception", "out_of_memory", "hung", "no_gpu", "hopeless", "refused"):
         return f"failed ({previous.cause})"
     if previous.cause == "elsewhere":
         return "was that of a directory that this one was copied or moved from"

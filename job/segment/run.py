@@ -158,10 +158,10 @@ class Run:
         left = f"everything up to step {self.trainer.step} is saved"
         self._end("cancelled" if reason == "cancel" else "waiting", reason, verdict, exit_code, left)
 
-    def say(self, verdict: str) -> None:
-        """Change the verdict after the end."""
+    def amend(self, **changes: Any) -> None:
+        """Change keys of status.json after the end."""
         with contextlib.suppress(OSError):
-            self._lease.heartbeat.write(verdict=verdict)
+            self._lease.heartbeat.write(**changes)
 
     def used_up(self, cause: Cause) -> str | None:
         """Why the allowance for automatic restarts is used up if the segment ends now like this; None if it is not."""

@@ -81,7 +81,7 @@ def use_precision(precision: str, device: torch.device) -> str | None:
     """
     if precision == "tf32" and device.type != "cuda":
         raise HopelessError(
-            "no_gpu",
+            "precision",
             f"AAE_PRECISION=tf32: only a GPU has it, and this process trains on the {device.type}; give the job a GPU, or "
             "take AAE_PRECISION=float32 or bfloat16 under another AAE_RUN_NAME",
         )

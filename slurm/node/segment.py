@@ -22,10 +22,10 @@ from job.segment.plan import Plan, plan_recorded
 from job.segment.run import Run
 from slurm.node.leave import Leave, decide
 from slurm.node.postmortem import put_on_record
+from slurm.node.restart import plan_restart
 from slurm.node.signals import AllocationStop
 from slurm.node.start import Start
 from slurm.scheduler.queue import show_job
-from slurm.scheduler.requeue import requeue
 
 LOCAL_STARTS = 6  # how often submitit's local executor starts a task, fixed in its code
 LAST_CALL_S = 20.0  # before the end of the allocation: a step that hangs then has to be given up, and the job requeued
@@ -76,8 +76,12 @@ def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
     try:
         with run:
             return _train(run, stop, start, may_restart=may_restart)
-    except AaeError:
-        raise
+    except AaeError as error:
+        if not run.restarts:
+            raise
+        stop.ignore_from_now_on()
+        _say(f"aae-slurm: {error}")
+        return _restart(run, start, run.exit_code)
     except Exception:
         traceback.print_exc()
         stop.ignore_from_now_on()
@@ -134,9 +138,19 @@ def _restart(run: Run, start: Start, exit_code: int) -> int:
     """Have the job started again; returns the exit code, and says so if it is not."""
     if start.local:
         return LOCAL_REQUEUE_RETURN_CODE
-    refusal = requeue(start.job_id)
+    restart = plan_restart(run.run_dir, start)
+    status = read_status(run.run_dir)
+    verdict = "; ".join(filter(None, [status.verdict if status is not None else None, restart.words]))
+    if status is not None and status.reason == "no_gpu" and not restart.elsewhere:
+        run.amend(state="failed", verdict=verdict)
+        _say(verdict)
+        return exit_code
+    if restart.words or restart.is_changed:
+        run.amend(avoided_nodes=restart.avoided, verdict=verdict)
+        _say(restart.words)
+    refusal = restart.ask(start.job_id)
     if refusal is not None:
-        run.say(f"Slurm did not requeue the job: {refusal}; {_SUBMIT}")
+        run.amend(verdict=f"Slurm did not requeue the job: {refusal}; {_SUBMIT}")
         _say(f"Slurm did not requeue the job: {refusal}; {_SUBMIT}")
     return exit_code
 

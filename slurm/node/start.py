@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from job.rundir.liveness import Owner
 from slurm.scheduler.queue import list_jobs
@@ -14,6 +15,7 @@ class Start:
     `job_id` is what Slurm's commands take for exactly this job: `<array>_<task>` for an element of an array, since one of the
     elements has the array's own number, which those commands take as all of them. `number` is what Slurm counts it as;
     `submitted` and `script` tell it from another job that bears its number one day, None where Slurm gave no answer.
+    `node` is Slurm's name for the machine.
     """
 
     job_id: str
@@ -22,6 +24,7 @@ class Start:
     number: str | None = None
     submitted: str | None = None
     script: str | None = None
+    node: str | None = None
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Start | None":
@@ -30,16 +33,20 @@ class Start:
             return cls(f"local-{environment['SUBMITIT_LOCAL_JOB_ID']}", 0, local=True)
         if "SLURM_JOB_ID" not in environment:
             return None
-        number, restarts = environment["SLURM_JOB_ID"], int(environment.get("SLURM_RESTART_COUNT") or 0)
+        number = environment["SLURM_JOB_ID"]
+        here: dict[str, Any] = {
+            "restart_count": int(environment.get("SLURM_RESTART_COUNT") or 0),
+            "local": False,
+            "number": number,
+            "node": environment.get("SLURMD_NODENAME"),
+        }
         # An element that bears the array's number is found among its siblings; those that wait bear it too
         for job in list_jobs(job_id=number) or []:
             if job.number == number and job.state != "PENDING":
-                return cls(
-                    job.job_id, restarts, local=False, number=number, submitted=job.submitted, script=job.command
-                )
+                return cls(job.job_id, submitted=job.submitted, script=job.command, **here)
         # A job that an element of an array has submitted inherits its variables: these say it for sure only here
         array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-        return cls(f"{array}_{task}" if task and number == array else number, restarts, local=False, number=number)
+        return cls(f"{array}_{task}" if task and number == array else number, **here)
 
     @property
     def owner(self) -> Owner:
@@ -49,6 +56,7 @@ class Start:
             job_number=self.number,
             job_submitted=self.submitted,
             job_script=self.script,
+            node=self.node,
             restart_count=self.restart_count,
         )
 

@@ -24,8 +24,8 @@ def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
     return {**kept, "SLURM_TIME_FORMAT": "%s"}
 
 
-def ask(command: list[str], timeout_s: float) -> Answer:
-    """Call one of Slurm's commands; raises nothing."""
+def ask(command: list[str], timeout_s: float, text: str = "") -> Answer:
+    """Call one of Slurm's commands, which may read a text; raises nothing."""
     try:
         done = subprocess.run(  # noqa: S603
             command,
@@ -35,7 +35,7 @@ def ask(command: list[str], timeout_s: float) -> Answer:
             timeout=timeout_s,
             check=False,
             env=clean_environment(),
-            stdin=subprocess.DEVNULL,
+            input=text,
         )
     except subprocess.TimeoutExpired:
         return Answer("", f"{command[0]} gave no answer within {timeout_s:.0f} s")

@@ -1,4 +1,4 @@
-"""The one thing that a job asks of Slurm: to be started again."""
+"""What a job asks of Slurm: to be started again, and on which nodes not."""
 
 import time
 
@@ -7,6 +7,7 @@ from slurm.scheduler.ask import ask
 REQUEUE_FOR_S = 300.0  # how long an absent controller is asked, while the allocation lasts
 REQUEUE_WAIT_S = 5.0
 REQUEUE_TIMEOUT_S = 60.0
+TEST_TIMEOUT_S = 10.0
 REQUEUE_REFUSALS = 3  # a refusal in words is asked again only so often
 
 _AWAY = ("unable to contact", "timed out", "connect failure", "gave no answer")
@@ -25,3 +26,13 @@ def requeue(job_id: str) -> str | None:
             return words
         time.sleep(REQUEUE_WAIT_S)
     return None
+
+
+def other_node_exists(script: str, excluded: str) -> bool:
+    """Whether Slurm could start a batch script without the excluded nodes: on one that is up and has what is asked for."""
+    return ask(["sbatch", "--test-only", f"--exclude={excluded}"], TEST_TIMEOUT_S, script).refusal is None
+
+
+def exclude_nodes(job_id: str, excluded: str) -> None:
+    """Keep a job that was just requeued off some nodes, '' for none; Slurm lets its user do so."""
+    ask(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={excluded}"], TEST_TIMEOUT_S)
