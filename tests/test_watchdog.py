@@ -59,13 +59,17 @@ def test_a_step_that_never_ends_ends_the_process_with_its_story(small_job: Job, 
 @pytest.mark.process
 def test_a_process_that_stood_still_does_not_hang(small_job: Job) -> None:
     """As under `scontrol suspend`: that time does not count."""
+    began = time.monotonic()
     process = small_job.start(step_limit_s=2)
     small_job.wait_for_step(process, 100)
     process.send_signal(signal.SIGSTOP)
-    time.sleep(6)
+    time.sleep(14)
     process.send_signal(signal.SIGCONT)
     assert small_job.wait(process) == 0, small_job.output
     assert small_job.events("failed") == []
+    (warning,) = small_job.events("warning")
+    assert (warning["reason"], "stood still for" in warning["message"]) == ("suspended", True)
+    assert small_job.events("step")[-1]["elapsed_s"] < time.monotonic() - began - 10
 
 
 @pytest.mark.parametrize("limit", [{"step_limit_s": 3}, {"slurm_time": "00:01:00", "slurm_signal_delay_s": 15}])
@@ -96,6 +100,9 @@ def test_a_job_whose_task_hangs_is_started_again(
 class _Steps:
     computing_since: float | None = 1.0
     slowest_step_s = 100.0
+
+    def stood_still(self, seconds: float) -> None:
+        raise AssertionError
 
 
 def test_the_limit_follows_the_slowest_step_seen() -> None:

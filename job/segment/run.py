@@ -60,6 +60,7 @@ class Run:
         self.watchdog = Watchdog(self.settings.step_limit_s, self._hangs)
         self._lease: Lease
         self._outbox: Outbox
+        self._still_told_s = 0.0
         self._close_trainer: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
@@ -126,10 +127,19 @@ class Run:
 
         def ask() -> StopReason | None:
             self._lease.check(self.trainer.saver.saved_step)
+            self._tell_of_standing_still()
             reason = stop()
             return "cancel" if self._lease.is_cancelled(look_anew=reason is not None) else reason
 
         return self.trainer.train(ask)
+
+    def _tell_of_standing_still(self) -> None:
+        still_s = self.trainer.clock.still_s - self._still_told_s
+        if still_s > 0:
+            self._still_told_s += still_s
+            self.warn(
+                "suspended", f"the process stood still for {still_s:.0f} s, as when its job is suspended; not counted"
+            )
 
     def finish(self) -> None:
         """Write `final/`, `finished` and the verdict; raises HopelessError if the disk does not take them."""

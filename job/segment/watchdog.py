@@ -13,14 +13,20 @@ FACTOR = 20.0  # how many times the slowest step seen a step may take ...
 AT_LEAST_S = 600.0  # ... and what it may take in any case, unless AAE_STEP_LIMIT_S says otherwise
 LAST_S = 5.0  # at the end of the allocation a step may take no more, or twice the slowest seen
 POLL_S = 1.0
+STILL_S = 10.0  # a look that comes so much later tells of a process that stood still
 STORY_S = 30.0  # how long the story may take to be written, where it is the disk that hangs
 
 
 class Steps(Protocol):
-    """What is watched: since when a step is being computed, None between steps, and the slowest one seen, in seconds."""
+    """What is watched: since when a step is being computed, None between steps, and the slowest one seen, in seconds.
+
+    `stood_still` is called with the seconds in which the whole process made nothing, as under `scontrol suspend`.
+    """
 
     computing_since: float | None
     slowest_step_s: float
+
+    def stood_still(self, seconds: float) -> None: ...
 
 
 class Watchdog:
@@ -57,6 +63,8 @@ class Watchdog:
             if self._ended.wait(poll_s):
                 return
             now = time.monotonic()
+            if now - looked > poll_s + STILL_S:
+                steps.stood_still(now - looked - poll_s)
             if steps.computing_since is None or steps.computing_since != watched:
                 watched, took_s = steps.computing_since, 0.0
             else:

@@ -11,17 +11,21 @@ class Clock:
     def __init__(self) -> None:
         self._before_s = 0.0
         self._began: float | None = None
+        self.still_s = 0.0  # in which this process stood still; counted nowhere
         self._first = self._last_lap = (0, 0.0)  # (step, elapsed_s) when this process began, and at the last lap
 
     @property
     def elapsed_s(self) -> float:
         """Seconds of training, over all segments."""
-        return self._before_s + (time.perf_counter() - self._began if self._began is not None else 0.0)
+        return self._before_s + (self._now() - self._began if self._began is not None else 0.0)
+
+    def _now(self) -> float:
+        return time.perf_counter() - self.still_s
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Count for as long as the block lasts."""
-        self._began = time.perf_counter()
+        self._began = self._now()
         try:
             yield
         finally:

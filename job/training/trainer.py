@@ -91,6 +91,10 @@ class Trainer:
             "verdict": detector.words,
         }
 
+    def stood_still(self, seconds: float) -> None:
+        """The process was suspended for so long: no time of training; called by the watchdog's thread."""
+        self.clock.still_s += seconds
+
     def train(self, stop: Stop) -> StopReason | None:
         """Train until the run is over (None) or until `stop` answers a reason at a step border; then everything is saved.
 

@@ -120,14 +120,17 @@ def _settle(run_dir: RunDir) -> str:
     if status is None:
         return "cancelled before its start"
     if status.state not in ("finished", "failed", "cancelled"):
+        num_lost = status.step - (status.checkpoint_step or 0)
+        lost = f", of which the last {num_lost:,} were not saved and will be done again" if num_lost else ""
         changes = {
             "state": "cancelled",
             "reason": "cancel",
-            "verdict": f"cancelled at step {status.step:,} of {status.total_steps:,}; submit the run again to go on",
+            "verdict": f"cancelled at step {status.step:,} of {status.total_steps:,}{lost}; submit the run again to go on",
             "exit_code": 75,
             "eta_s": None,
             "updated_at": now(),
         }
         status = status.model_copy(update=changes)
         write_status(run_dir, status)
+        return f"cancelled at step {status.step:,}{lost}"
     return f"{status.state} at step {status.step:,}"

@@ -119,7 +119,7 @@ def _state(
     if job is not None and job.is_pending:
         return ("submitted" if status.segment == 0 else "waiting"), f"pending ({explained(job.reason)})"
     if job is not None and job.is_alive:
-        return stored, ""
+        return stored, f"suspended; `scontrol resume {job.job_id}` lets it go on" if job.state == "SUSPENDED" else ""
     if not _is_slurms(job_id):
         return _without_slurm(run_dir, status)
     if jobs is None:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +20,11 @@ from job.segment.crash import crash_of
 from job.segment.plan import Plan, plan_recorded
 from job.segment.run import Run
 from slurm.node.leave import Leave, decide
+from slurm.node.limit import Limit
 from slurm.node.postmortem import put_on_record
 from slurm.node.restart import plan_restart
 from slurm.node.signals import AllocationStop
 from slurm.node.start import Start
-from slurm.scheduler.queue import show_job
 
 LOCAL_STARTS = 6  # how often submitit's local executor starts a task, fixed in its code
 LAST_CALL_S = 20.0  # before the end of the allocation: a step that hangs then has to be given up, and the job requeued
@@ -89,13 +88,17 @@ def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
 
 
 def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -> int:
-    end = None if start.local else _end_of_allocation(start.job_id, os.environ)
-    run.watchdog.ends_at = end - LAST_CALL_S if end is not None else None
+    limit = None if start.local else Limit(start.job_id, os.environ)
     run.load()
 
     def time_is_up() -> bool:
+        if limit is None:
+            return False
         # What a save has cost so far, several times over, and a step or two.
-        return end is not None and time.time() > end - max(10.0, 5 + 3 * run.trainer.saver.save_s)
+        margin_s = max(10.0, 5 + 3 * run.trainer.saver.save_s)
+        is_near = limit.is_near(margin_s, look_anew=stop.was_continued())
+        run.watchdog.ends_at = limit.end - LAST_CALL_S if limit.end is not None else None
+        return is_near
 
     stop.time_is_up = time_is_up
     while True:
@@ -161,14 +164,6 @@ def _num_segments(run_dir: RunDir, owner: Owner) -> int:
     while (segment := read_segment(run_dir, number)) is not None and segment.owner.is_of_job(owner):
         number -= 1
     return newest - number
-
-
-def _end_of_allocation(job_id: str, environment: Mapping[str, str]) -> float | None:
-    """When the allocation ends, in seconds since the epoch; None if there is no limit or no answer."""
-    if environment.get("SLURM_JOB_END_TIME", "").isdigit():
-        return float(environment["SLURM_JOB_END_TIME"])
-    end = (show_job(job_id) or {}).get("EndTime", "")
-    return float(end) if end.isdigit() else None
 
 
 def warning_without_signal(script: str | None) -> str | None:

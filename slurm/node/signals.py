@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from types import FrameType
 
 from job.rundir.claim import StopReason
 from job.segment.signals import Signals
@@ -28,7 +29,8 @@ class AllocationStop(Signals):
         self.time_is_up = time_is_up
         self._resave_until = 0.0
         self._next_save = 0.0
-        signal.signal(signal.SIGCONT, lambda *_: None)  # Slurm sends it along; submitit would log it
+        self._continued = False
+        signal.signal(signal.SIGCONT, self._note_continued)  # Slurm sends it along, too; submitit would log it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
 
     def __call__(self) -> StopReason | None:
@@ -52,6 +54,14 @@ class AllocationStop(Signals):
         while number not in self.came and time.monotonic() < deadline:
             time.sleep(0.01)
         return number in self.came
+
+    def was_continued(self) -> bool:
+        """Whether a SIGCONT has come since this was asked last: the job may have been suspended, and its end be another."""
+        was, self._continued = self._continued, False
+        return was
+
+    def _note_continued(self, number: int, frame: FrameType | None) -> None:
+        self._continued = True
 
     def train_on(self) -> None:
         """After a SIGTERM that is no known end: train on, saving often for a while."""
