@@ -20,6 +20,7 @@ from slurm.node.postmortem import put_on_record, task_lives
 from slurm.node.restart import plan_restart
 from slurm.node.start import Start
 from slurm.scheduler.queue import GOES_ON, show_job
+from slurm.scheduler.requeue import REQUEUE_FOR_S
 
 # What srun and slurmstepd print when the kernel has ended a task that used more memory than the job was given.
 _NO_MEMORY = ("Out Of Memory", "oom-kill event", "oom_kill event")
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     path, exit_code = sys.argv[1:] if arguments is None else arguments
     run_dir, start = RunDir(Path(path)), Start.of(os.environ)
     assert start is not None, "the batch script of a job calls this"
-    job = show_job(start.job_id)
+    # Without an answer nobody knows whether the job was cancelled, which a requeue would undo
+    job = show_job(start.job_id, REQUEUE_FOR_S)
     if job is not None and job.get("JobState") not in GOES_ON:
         return  # Slurm is ending the job, and knows whether to start it again
     mark = read_mark(run_dir)

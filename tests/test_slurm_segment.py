@@ -19,6 +19,7 @@ from job.rundir.status import now, read_status, write_status
 from job.segment.crash import Crash
 from slurm import aftermath
 from slurm.node import leave as leaving
+from slurm.node import restart as restarting
 from slurm.node import start as starting
 from slurm.node.leave import Leave, _meaning_of_signal, decide
 from slurm.node.signals import AllocationStop
@@ -147,8 +148,8 @@ def test_a_task_that_comes_to_life_behind_a_dead_srun_is_started_again(
             create_exclusively(path, segment.model_dump_json().encode())
             return killed(*arguments)
 
-        monkeypatch.setattr(aftermath, "show_job", lambda _: {"JobState": "RUNNING"})
-        monkeypatch.setattr(aftermath, "requeue", requeued.append)
+        monkeypatch.setattr(aftermath, "show_job", lambda *_: {"JobState": "RUNNING"})
+        monkeypatch.setattr(restarting, "requeue", requeued.append)
         monkeypatch.setattr(aftermath, "_killed", claimed_meanwhile)
         monkeypatch.setenv("SLURM_JOB_ID", "5")
         aftermath.main([str(run_dir.path), "137"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 # What finds the cluster; all else of Slurm's variables filters, formats or redirects.
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER"})
+_AWAY = ("unable to contact", "timed out", "connect failure", "gave no answer")
 _BENDING = ("SLURM_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SBATCH_", "SRUN_", "SALLOC_", "SINFO_", "SUBMITIT_")
 
 
@@ -16,6 +17,11 @@ class Answer:
 
     text: str
     refusal: str | None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the scheduler gave no answer, so that it is worth while to ask again."""
+        return self.refusal is not None and any(part in self.refusal.lower() for part in _AWAY)
 
 
 def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

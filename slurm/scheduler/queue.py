@@ -1,6 +1,7 @@
 """What Slurm says of jobs, without accounting."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,9 +89,13 @@ def list_jobs(timeout_s: float = SQUEUE_TIMEOUT_S, job_id: str | None = None) ->
     return [Job(*line.split("|", 5)) for line in answer.text.splitlines() if line.count("|") >= 5]
 
 
-def show_job(job_id: str) -> dict[str, str] | None:
-    """The fields of `scontrol show job`; None if there is no answer in time."""
-    answer = ask(["scontrol", "show", "job", "-o", job_id], SCONTROL_TIMEOUT_S)
+def show_job(job_id: str, patience_s: float = 0.0) -> dict[str, str] | None:
+    """The fields of `scontrol show job`; None if there is no answer in time, or none for so long."""
+    deadline = time.monotonic() + patience_s
+    while (answer := ask(["scontrol", "show", "job", "-o", job_id], SCONTROL_TIMEOUT_S)).is_away:
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(1)
     if answer.refusal is not None:
         return None
     pairs = (word.partition("=") for word in answer.text.split())

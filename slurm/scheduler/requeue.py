@@ -10,18 +10,15 @@ REQUEUE_TIMEOUT_S = 60.0
 TEST_TIMEOUT_S = 10.0
 REQUEUE_REFUSALS = 3  # a refusal in words is asked again only so often
 
-_AWAY = ("unable to contact", "timed out", "connect failure", "gave no answer")
-
 
 def requeue(job_id: str) -> str | None:
     """Ask Slurm to start this job again, which soon ends this process; returns why it does not, after several attempts."""
     deadline = time.monotonic() + REQUEUE_FOR_S
     refusals = 0
-    while (words := ask(["scontrol", "requeue", job_id], REQUEUE_TIMEOUT_S).refusal) is not None:
+    while (words := (answer := ask(["scontrol", "requeue", job_id], REQUEUE_TIMEOUT_S)).refusal) is not None:
         if "cannot be run here" in words:
             return words
-        if not any(part in words.lower() for part in _AWAY):
-            refusals += 1
+        refusals += not answer.is_away
         if refusals >= REQUEUE_REFUSALS or time.monotonic() > deadline:
             return words
         time.sleep(REQUEUE_WAIT_S)
