@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from jobs import SlurmJob
+from jobs import Job, SlurmJob
 
 from job.proofs.exactness import Traces
-from slurm.scheduler.queue import Job
+from slurm.scheduler.queue import Job as QueuedJob
 from slurm.scheduler.reasons import helpless
 
 pytestmark = pytest.mark.timeout(300)
@@ -145,5 +145,62 @@ def test_reasons_that_no_waiting_resolves_are_known(state: str, reason: str, is_
 
 def test_a_state_that_is_new_to_us_is_no_end() -> None:
     """Newer releases have more of them."""
-    assert Job("5", "5", "0", "EXPEDITING", "None", "x").is_alive
-    assert not Job("5", "5", "0", "LAUNCH_FAILED", "None", "x").is_alive
+    assert QueuedJob("5", "5", "0", "EXPEDITING", "None", "x").is_alive
+    assert not QueuedJob("5", "5", "0", "LAUNCH_FAILED", "None", "x").is_alive
+
+
+# Slurm's commands on a login node before two clusters: the run's job is on `inter` only.
+SHIMS = {
+    "sbatch": """
+echo "$SLURM_CLUSTERS $*" >> $LAB/asked
+echo "Submitted batch job 4711 on cluster inter\"""",
+    "squeue": """
+[ "$SLURM_CLUSTERS" = inter ] || exit 0
+echo "CLUSTER: inter"
+script=$(ls -a $LAB/runs/small/slurm | grep '\\.sh$' | head -1)
+[ -z "$script" ] || [ -e $LAB/ended ] || echo "4711|4711|1795689315|PENDING|Priority|$LAB/runs/small/slurm/$script"
+""",
+    "scancel": """
+[ "$SLURM_CLUSTERS" = inter ] || { echo "scancel: error: Invalid job id 4711" >&2; exit 1; }
+echo "$*" >> $LAB/ended""",
+    "srun": "exit 1",
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("named", [{"AAE_SLURM_CLUSTER": "inter"}, {"SLURM_CLUSTERS": "inter"}])
+def test_a_run_on_another_cluster_is_found_there(named: dict[str, str], tmp_path: Path, small_job: Job) -> None:
+    """Submitted once; status and cancel find it without being told again."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in SHIMS.items():
+        (commands / name).write_text(f"#!/bin/sh\n{text}\n")
+        (commands / name).chmod(0o755)
+    job = Job(
+        tmp_path / "runs", {**small_job.environment, "LAB": str(tmp_path), "AAE_RUNS_DIR": str(tmp_path / "runs")}
+    )
+    job.environment["PATH"] = f"{commands}:{job.environment['PATH']}"
+    plain = dict(job.environment)
+    job.environment |= named
+    assert job.slurm("submit") == 0, job.output
+    assert "job 4711" in job.output
+    assert (tmp_path / "asked").read_text().startswith("inter ")
+    assert job.slurm("submit") == 0, job.output
+    assert "it has already" in job.output
+    assert len((tmp_path / "asked").read_text().splitlines()) == 1
+    job.environment = plain
+    assert job.status()["cluster"] == "inter"
+    assert job.slurm("status", "small") == 0, job.output
+    assert "job 4711" in job.output
+    assert job.slurm("submit") == 0
+    assert "it has already" in job.output
+    assert job.slurm("cancel", "small") == 0, job.output
+    assert (tmp_path / "ended").read_text() == "4711\n"
+
+
+@pytest.mark.process
+def test_several_clusters_at_once_are_refused(small_job: Job) -> None:
+    """A run is on one."""
+    small_job.environment["SLURM_CLUSTERS"] = "inter,lab"
+    assert small_job.slurm("submit", "--dry-run") == 2
+    assert "AAE_SLURM_CLUSTER=inter,lab" in small_job.output

@@ -55,6 +55,12 @@ def _gpus(text: str) -> str:
     return "0" if text.isdigit() and int(text) == 0 else text
 
 
+def _cluster(text: str | None) -> str | None:
+    if text is not None and (text == "all" or not re.fullmatch(r"[\w.-]+", text)):
+        raise ValueError("must be the name of one cluster; SLURM_CLUSTERS of the shell counts as this setting")
+    return text
+
+
 Text = Annotated[str | None, AfterValidator(_one_line)]
 Option = str | int | bool
 
@@ -64,6 +70,10 @@ class Allocation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    cluster: Annotated[str | None, AfterValidator(_cluster)] = Field(
+        None,
+        description="Cluster, where several stand behind one login node; SLURM_CLUSTERS of the shell counts as it.",
+    )
     partition: Text = Field(None, description="Partition; by default the cluster's.")
     account: Text = Field(None, description="Account to charge.")
     qos: Text = Field(None, description="Quality of service.")

@@ -7,6 +7,7 @@ from job.config.allocation import Allocation, Option
 # Options with a setting of their own, and those of the same meaning: the field, and what sbatch(1) calls it.
 _SET_BY = {
     "partition": ("partition", "p"),
+    "cluster": ("clusters", "M"),
     "account": ("account", "A"),
     "qos": ("qos", "q"),
     "time": ("time", "t"),
@@ -21,7 +22,7 @@ _SET_BY = {
 _LIVED_BY = (
     *("requeue", "no-requeue", "output", "o", "error", "e", "input", "i", "array", "a", "open-mode", "no-shell"),
     *("nodes", "N", "ntasks", "n", "ntasks-per-node", "ntasks-per-core", "ntasks-per-socket", "ntasks-per-gpu"),
-    *("test-only", "wait", "W", "wrap", "parsable", "help", "usage", "version", "V", "clusters", "M"),
+    *("test-only", "wait", "W", "wrap", "parsable", "help", "usage", "version", "V"),
 )
 _SRUN_LIVED_BY = (
     *("ntasks", "n", "nodes", "N", "ntasks-per-node", "ntasks-per-core", "ntasks-per-socket", "ntasks-per-gpu"),

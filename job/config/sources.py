@@ -97,6 +97,8 @@ def read_configuration(
             mistakes.append(f"--env-file {env_file}: no such file; give the path of a file with AAE_NAME=value lines")
     mistakes += _unknown_names(environment, "environment") + _unknown_names(in_file, "env-file")
 
+    if environment.get("SLURM_CLUSTERS") and not environment.get("AAE_SLURM_CLUSTER"):
+        environment = {**environment, "AAE_SLURM_CLUSTER": environment["SLURM_CLUSTERS"]}
     layers: dict[str, Mapping[str, Any]] = {
         "env-file": _read_variables(in_file),
         "environment": _read_variables(environment),

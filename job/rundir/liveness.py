@@ -16,6 +16,7 @@ class Owner(BaseModel):
     pid_namespace: str
     pid: int
     process_start: str
+    cluster: str | None = None
     job_id: str | None = None
     job_number: str | None = None
     job_submitted: str | None = None

@@ -39,6 +39,7 @@ class Status(BaseModel):
     checkpoint_step: int | None = None
     total_steps: int
     segment: int = 0
+    cluster: str | None = None
     job_id: str | None = None
     host: str | None = None
     pid: int | None = None
@@ -54,7 +55,7 @@ class Status(BaseModel):
     def after(cls, before: "Status | None", state: State, total_steps: int, **changes: Any) -> "Status":
         """A new status that keeps the steps done and saved, and the segment, of the one before."""
         kept = (
-            before.model_dump(include={"step", "checkpoint_step", "segment", "avoided_nodes"})
+            before.model_dump(include={"step", "checkpoint_step", "segment", "avoided_nodes", "cluster"})
             if before is not None
             else {}
         )

@@ -119,6 +119,8 @@ def script_text(run_dir: RunDir, allocation: Allocation) -> str:
 def submit_to_slurm(run_dir: RunDir, allocation: Allocation) -> str:
     """Submit a run and return the job id; raises submitit's FailedJobError with sbatch's words, or OSError without sbatch."""
     scrub_environment()
+    if allocation.cluster is not None:
+        os.environ["SLURM_CLUSTERS"] = allocation.cluster
     task = DelayedSubmission(Task(str(run_dir.path)))
     task.set_timeout(allocation.time_min, UNLIMITED)
     task.dump(run_dir.slurm / TASK)

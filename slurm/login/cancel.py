@@ -9,11 +9,12 @@ from job.commandline import Parser, add_run
 from job.rundir.cancel import CancelMark
 from job.rundir.directory import RunDir
 from job.rundir.status import now, read_status, write_status
+from slurm.login.clusters import Queues
 from slurm.login.holder import Life, live_jobs_of, process_of
 from slurm.login.local import local_controller
 from slurm.login.states import LOST_AFTER_S, heartbeat_age_s, newest_job_id
 from slurm.scheduler.end import end_jobs
-from slurm.scheduler.queue import Job, list_jobs
+from slurm.scheduler.queue import Job
 
 WAIT_S = 60.0
 QUEUE_TIMEOUT_S = 15.0
@@ -57,7 +58,7 @@ def cancel_run(run_dir: RunDir) -> int:
     ).leave(run_dir)
     refusal = None
     if jobs:
-        refusal = end_jobs(ids)
+        refusal = end_jobs(jobs)
     elif owner is not None and life is Life.ALIVE:
         _ask_to_end(owner.pid)
     elif controller is not None:
@@ -74,7 +75,7 @@ def cancel_run(run_dir: RunDir) -> int:
 
 def _live_jobs(run_dir: RunDir) -> list[Job] | None:
     """The run's jobs that run or wait; None if there may be some and the scheduler does not answer."""
-    jobs = list_jobs(QUEUE_TIMEOUT_S)
+    jobs = Queues(QUEUE_TIMEOUT_S).of_run(run_dir)
     if jobs is not None:
         return live_jobs_of(run_dir, jobs)
     owner, _ = process_of(run_dir)

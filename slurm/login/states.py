@@ -75,6 +75,8 @@ def show(run_dir: RunDir, jobs: list[Job] | None) -> Shown | None:
     following = "aae-slurm submit" if needs_person else None
     if job is not None and stuck is not None:
         following = stuck.next.format(job=job.job_id, run=shlex.quote(str(run_dir.path)))
+        if job.cluster:
+            following = following.replace("scontrol ", f"scontrol -M {job.cluster} ", 1)
         note = f"{note}: {stuck.sentence}; next: {following}"
     return Shown(
         run_dir,

@@ -6,8 +6,9 @@ import sys
 from job.commandline import Parser, duration, printable
 from job.rundir.directory import RunDir
 from job.rundir.find import default_runs_dir, find_run
+from slurm.login.clusters import Queues
 from slurm.login.states import Shown, heartbeat_age_s, progress_age_s, show
-from slurm.scheduler.queue import list_jobs
+from slurm.scheduler.queue import SQUEUE_TIMEOUT_S
 
 STILL_S = 60.0  # without a step for longer is told
 
@@ -26,8 +27,11 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print a JSON array")
     options = parser.parse_args(arguments)
     run_dirs = options.runs or _all_runs()
-    jobs = list_jobs()
-    shown = [found for run_dir in run_dirs if (found := show(run_dir, jobs)) is not None]
+    queues = Queues(SQUEUE_TIMEOUT_S)
+    answers = [queues.of_run(run_dir) for run_dir in run_dirs]
+    shown = [
+        found for run_dir, jobs in zip(run_dirs, answers, strict=True) if (found := show(run_dir, jobs)) is not None
+    ]
     if options.json:
         print(json.dumps([one.as_json() for one in shown], indent=1))
     else:
@@ -35,7 +39,7 @@ def run(arguments: list[str]) -> int:
             print(_line(one))
         if not shown:
             print(f"no runs in {default_runs_dir().absolute()}")
-        if jobs is None:
+        if None in answers:
             print("note: squeue does not answer; this is what the run directories say", file=sys.stderr)
     return 1 if any(one.needs_person for one in shown) else 0
 

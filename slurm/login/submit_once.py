@@ -18,11 +18,11 @@ from job.rundir.liveness import Owner, read_owner
 from job.rundir.status import Status, now, read_status, write_status
 from job.segment.plan import Plan
 from slurm.login.batch_script import submit_to_slurm
+from slurm.login.clusters import Queues, clusters_of
 from slurm.login.holder import Life, live_jobs_of, process_of
 from slurm.login.local import local_controller, start_locally
 from slurm.login.states import heartbeat_age_s
 from slurm.scheduler.errors import NoAnswerError, SchedulerError
-from slurm.scheduler.queue import list_jobs
 
 QUEUE_TIMEOUT_S = 15.0
 FRESH_S = 30.0
@@ -47,7 +47,8 @@ def submit_once(plan: Plan, configuration: Configuration, *, local: bool) -> Sub
         )
     try:
         with _only_submitter(run_dir):
-            holder = _holder(run_dir, ask_queue=not local)
+            clusters = {*clusters_of(run_dir), configuration.allocation.cluster} if not local else set()
+            holder = _holder(run_dir, clusters)
             if holder is not None:
                 return Submission(holder, is_new=False)
             return Submission(_submit(plan, configuration, local=local), is_new=True)
@@ -56,10 +57,10 @@ def submit_once(plan: Plan, configuration: Configuration, *, local: bool) -> Sub
             run_dir.path.rmdir()  # only the mark of this call was in it; one that holds anything stays
 
 
-def _holder(run_dir: RunDir, *, ask_queue: bool) -> str | None:
-    """The job or process that has the run, None if nobody."""
-    if ask_queue:
-        jobs = list_jobs(QUEUE_TIMEOUT_S)
+def _holder(run_dir: RunDir, clusters: set[str | None]) -> str | None:
+    """The job or process that has the run, None if nobody; asks the queues of these clusters."""
+    if clusters:
+        jobs = Queues(QUEUE_TIMEOUT_S).of(*clusters)
         if jobs is None:
             raise NoAnswerError(
                 f"squeue gave no answer within {QUEUE_TIMEOUT_S:.0f} s; nothing was submitted, try again"
@@ -91,7 +92,9 @@ def _submit(plan: Plan, configuration: Configuration, *, local: bool) -> str:
     kept = {path: path.read_bytes() for path in (run_dir.settings_file, run_dir.status_file) if path.exists()}
     if plan.is_changed:
         plan.record.write(run_dir)
-    submitted = Status.after(read_status(run_dir), "submitted", plan.settings.total_steps, updated_at=now())
+    cluster = None if local else configuration.allocation.cluster
+    total_steps = plan.settings.total_steps
+    submitted = Status.after(read_status(run_dir), "submitted", total_steps, updated_at=now(), cluster=cluster)
     write_status(run_dir, submitted)
     run_dir.slurm.mkdir(exist_ok=True)
     there = set(run_dir.slurm.iterdir())
@@ -102,7 +105,7 @@ def _submit(plan: Plan, configuration: Configuration, *, local: bool) -> str:
         else:
             holder = "job " + submit_to_slurm(run_dir, configuration.allocation)
     except (FailedJobError, FailedSubmissionError, OSError) as error:
-        found = None if local else _submitted_after_all(run_dir, error)
+        found = None if local else _submitted_after_all(run_dir, configuration.allocation.cluster, error)
         if found is None:
             refusal = SchedulerError(str(error))
             if not refusal.may_have_submitted:
@@ -113,13 +116,13 @@ def _submit(plan: Plan, configuration: Configuration, *, local: bool) -> str:
     return holder
 
 
-def _submitted_after_all(run_dir: RunDir, error: Exception) -> str | None:
+def _submitted_after_all(run_dir: RunDir, cluster: str | None, error: Exception) -> str | None:
     """The run's job if sbatch has submitted it and only its answer was lost or cannot be read; None if it has refused.
 
     Raises NoAnswerError where that cannot be told.
     """
     words = str(error).strip()
-    jobs = list_jobs(QUEUE_TIMEOUT_S)
+    jobs = Queues(QUEUE_TIMEOUT_S).of(cluster)
     live = live_jobs_of(run_dir, jobs or [])
     if live:
         return live[0].job_id

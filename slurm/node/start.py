@@ -25,6 +25,7 @@ class Start:
     submitted: str | None = None
     script: str | None = None
     node: str | None = None
+    cluster: str | None = None
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Start | None":
@@ -39,6 +40,7 @@ class Start:
             "local": False,
             "number": number,
             "node": environment.get("SLURMD_NODENAME"),
+            "cluster": environment.get("SLURM_CLUSTER_NAME"),
         }
         # An element that bears the array's number is found among its siblings; those that wait bear it too
         for job in list_jobs(job_id=number) or []:
@@ -57,6 +59,7 @@ class Start:
             job_submitted=self.submitted,
             job_script=self.script,
             node=self.node,
+            cluster=self.cluster,
             restart_count=self.restart_count,
         )
 

@@ -30,8 +30,8 @@ def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
     return {**kept, "SLURM_TIME_FORMAT": "%s"}
 
 
-def ask(command: list[str], timeout_s: float, text: str = "") -> Answer:
-    """Call one of Slurm's commands, which may read a text; raises nothing."""
+def ask(command: list[str], timeout_s: float, text: str = "", cluster: str | None = None) -> Answer:
+    """Call one of Slurm's commands, which may read a text, for a cluster, None for the default one; raises nothing."""
     try:
         done = subprocess.run(  # noqa: S603
             command,
@@ -40,7 +40,7 @@ def ask(command: list[str], timeout_s: float, text: str = "") -> Answer:
             errors="replace",
             timeout=timeout_s,
             check=False,
-            env=clean_environment(),
+            env=clean_environment() | ({"SLURM_CLUSTERS": cluster} if cluster else {}),
             input=text,
         )
     except subprocess.TimeoutExpired:

@@ -1,10 +1,15 @@
 """Ending jobs."""
 
 from slurm.scheduler.ask import ask
+from slurm.scheduler.queue import Job
 
 SCANCEL_TIMEOUT_S = 30.0
 
 
-def end_jobs(job_ids: list[str]) -> str | None:
+def end_jobs(jobs: list[Job]) -> str | None:
     """Have Slurm end jobs; returns why it does not."""
-    return ask(["scancel", *job_ids], SCANCEL_TIMEOUT_S).refusal
+    refusals = []
+    for cluster in {job.cluster for job in jobs}:
+        ids = [job.job_id for job in jobs if job.cluster == cluster]
+        refusals.append(ask(["scancel", *ids], SCANCEL_TIMEOUT_S, cluster=cluster).refusal)
+    return "; ".join(filter(None, refusals)) or None

@@ -48,6 +48,7 @@ class Job:
     state: str
     reason: str
     command: str
+    cluster: str | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -71,28 +72,34 @@ class Job:
 
     def is_of(self, owner: Owner) -> bool:
         """Whether a process was started in this very job, not in another that bears the same number after a wrap."""
+        if self.cluster and owner.cluster and self.cluster != owner.cluster:
+            return False
         if owner.job_submitted is None or not {self.job_id, self.number} & {owner.job_id, owner.job_number}:
             return False
         if self.submitted == owner.job_submitted:
             return True
         # A requeue counts as a new submission of the job
-        restarts = (show_job(self.job_id) or {}).get("Restarts", "0")
+        restarts = (show_job(self.job_id, cluster=self.cluster) or {}).get("Restarts", "0")
         return self.command == owner.job_script and int(restarts) > owner.restart_count
 
 
-def list_jobs(timeout_s: float = SQUEUE_TIMEOUT_S, job_id: str | None = None) -> list[Job] | None:
+def list_jobs(
+    timeout_s: float = SQUEUE_TIMEOUT_S, job_id: str | None = None, cluster: str | None = None
+) -> list[Job] | None:
     """This user's jobs, those that have ended minutes ago too, or those of one id; None if there is no answer in time."""
     which = ["-j", job_id] if job_id is not None else ["-u", str(os.getuid())]
-    answer = ask(["squeue", "-h", "-r", "-t", "all", *which, "-o", "%i|%A|%V|%T|%r|%o"], timeout_s)
+    answer = ask(["squeue", "-h", "-r", "-t", "all", *which, "-o", "%i|%A|%V|%T|%r|%o"], timeout_s, cluster=cluster)
     if answer.refusal is not None:
         return None
-    return [Job(*line.split("|", 5)) for line in answer.text.splitlines() if line.count("|") >= 5]
+    rows = (line.split("|", 5) for line in answer.text.splitlines() if line.count("|") >= 5)
+    return [Job(*row, cluster) for row in rows]
 
 
-def show_job(job_id: str, patience_s: float = 0.0) -> dict[str, str] | None:
+def show_job(job_id: str, patience_s: float = 0.0, cluster: str | None = None) -> dict[str, str] | None:
     """The fields of `scontrol show job`; None if there is no answer in time, or none for so long."""
     deadline = time.monotonic() + patience_s
-    while (answer := ask(["scontrol", "show", "job", "-o", job_id], SCONTROL_TIMEOUT_S)).is_away:
+    command = ["scontrol", "show", "job", "-o", job_id]
+    while (answer := ask(command, SCONTROL_TIMEOUT_S, cluster=cluster)).is_away:
         if time.monotonic() >= deadline:
             return None
         time.sleep(1)
