@@ -191,7 +191,7 @@ class SlurmJob(Job):
     def submit(self, *arguments: str, **changes: object) -> str:
         """`aae-slurm submit`; returns the job id it printed."""
         assert self.slurm("submit", *arguments, **changes) == 0, self.output
-        match = re.search(r"job (\d+)", self.output)
+        match = re.search(r"^(?:as|it has already) +job (\d+)", self.output, re.MULTILINE)
         assert match, self.output
         return match[1]
 

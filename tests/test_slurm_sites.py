@@ -118,6 +118,21 @@ def test_a_pending_job_that_waits_for_nothing_needs_a_person(job: SlurmJob) -> N
     assert "DependencyNeverSatisfied" in job.output
 
 
+def test_a_job_that_died_before_the_run_began_says_where_it_printed(job: SlurmJob) -> None:
+    """In its setup: status shows its last lines, and the same submit is warned; with another setup it is not."""
+    setup = '["echo module: command not found", "exit 1"]'
+    job_id = job.submit(slurm_setup=setup)
+    assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+    assert job.slurm("status", "small") == 1
+    for word in (f"job {job_id} ended before the run began", f"{job_id}_0_log.out", "module: command not found"):
+        assert word in job.output
+    again = job.submit(slurm_setup=setup)
+    assert "warning: the last job was the same as this one" in job.output
+    job.cluster.wait_for_state(again, "FAILED")
+    job.wait_until_finished(job.submit())
+    assert "warning" not in job.output
+
+
 @pytest.mark.parametrize(
     ("state", "reason", "is_stuck"),
     [

@@ -12,7 +12,8 @@ from job.rundir.status import now, read_status, write_status
 from slurm.login.clusters import Queues
 from slurm.login.holder import Life, live_jobs_of, process_of
 from slurm.login.local import local_controller
-from slurm.login.states import LOST_AFTER_S, heartbeat_age_s, newest_job_id
+from slurm.login.states import LOST_AFTER_S, heartbeat_age_s
+from slurm.login.unbegun import newest_job_id
 from slurm.scheduler.end import end_jobs
 from slurm.scheduler.queue import Job
 

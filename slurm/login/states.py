@@ -9,6 +9,7 @@ from typing import Any
 from job.rundir.directory import RunDir
 from job.rundir.status import Status, read_status
 from slurm.login.holder import Life, jobs_of, live_jobs_of, process_of
+from slurm.login.unbegun import death_before_beginning, newest_job_id
 from slurm.scheduler.queue import Job
 from slurm.scheduler.reasons import explained, helpless
 
@@ -98,12 +99,6 @@ def _job_id(run_dir: RunDir, status: Status) -> str | None:
     return status.job_id
 
 
-def newest_job_id(run_dir: RunDir) -> str | None:
-    """The job that was submitted last for a run, from the names of submitit's files; None if none was."""
-    ids = (path.name.removesuffix("_submission.sh") for path in run_dir.slurm.glob("*_submission.sh"))
-    return max((job_id for job_id in ids if job_id.isdigit()), key=int, default=None)
-
-
 def _job(run_dir: RunDir, job_id: str | None, jobs: list[Job] | None) -> Job | None:
     """The scheduler's view: a live or pending job of this run if there is one, else the run's last job."""
     own = jobs_of(run_dir, jobs or [])
@@ -134,7 +129,8 @@ def _state(
             where = f" (what it printed: {printed})" if printed.exists() else ""
             return "lost", f"its job has ended without a word: submit again{where}"
         return stored, "its job is not in the queue"
-    return "waiting", "no job in the queue: submit again"
+    death = death_before_beginning(run_dir, job_id)
+    return "waiting", "no job in the queue: submit again" if death is None else f"{death}; mend that and submit again"
 
 
 def _is_slurms(job_id: str | None) -> bool:

@@ -4,10 +4,13 @@ import shlex
 import sys
 
 from job.commandline import Parser
+from job.config.allocation import Allocation
 from job.config.flags import add_settings, read_configuration_from
+from job.rundir.directory import RunDir
 from job.segment.plan import plan_start
 from slurm.login.batch_script import ignored_options, script_text
 from slurm.login.submit_once import submit_once
+from slurm.login.unbegun import death_before_beginning, newest_job_id, script_of
 
 
 def run(arguments: list[str]) -> int:
@@ -35,9 +38,20 @@ def run(arguments: list[str]) -> int:
         return 0
     for line in ignored_options():
         print(f"aae-slurm: note: {line}", file=sys.stderr)
+    death = None if options.local else _death_of_the_same_job(plan.run_dir, configuration.allocation)
     submission = submit_once(plan, configuration, local=options.local)
+    if death is not None and submission.is_new:
+        print(f"aae-slurm: warning: the last job was the same as this one; {death}", file=sys.stderr)
     print(f"run   {plan.run_dir.path}")
     print(f"{'as' if submission.is_new else 'it has already'}    {submission.holder}")
     name = shlex.quote(str(plan.run_dir.path))
     print(f"next:\n  aae-slurm status {name}\n  aae-slurm log {name} --follow --event step\n  aae-slurm cancel {name}")
     return 0
+
+
+def _death_of_the_same_job(run_dir: RunDir, allocation: Allocation) -> str | None:
+    """What is known of the run's last job if that had this very script and died before the run began."""
+    job_id = newest_job_id(run_dir)
+    if job_id is None or script_of(run_dir, job_id) != script_text(run_dir, allocation):
+        return None
+    return death_before_beginning(run_dir, job_id)

@@ -92,7 +92,10 @@ def list_jobs(
     if answer.refusal is not None:
         return None
     rows = (line.split("|", 5) for line in answer.text.splitlines() if line.count("|") >= 5)
-    return [Job(*row, cluster) for row in rows]
+    return [
+        Job(job_id, number, submitted, state, reason, command, cluster)
+        for job_id, number, submitted, state, reason, command in rows
+    ]
 
 
 def show_job(job_id: str, patience_s: float = 0.0, cluster: str | None = None) -> dict[str, str] | None:
