@@ -2,13 +2,16 @@
 
 import atexit
 import contextlib
+import importlib.util
 import os
+import pwd
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -227,3 +230,45 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, settings: dict[str
             assert job.run() == 0, job.output
             shared.write_bytes(orjson.dumps(asdict(job.traces())))
         return Traces(**orjson.loads(shared.read_bytes()))
+
+
+@contextlib.contextmanager
+def as_nobody(cluster: Cluster, **changes: object) -> Iterator[tuple[SlurmJob, Callable[[dict[str, str]], str]]]:
+    """A run of a user who is not root, and how that user submits it: with further variables, for the job's id."""
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory(prefix="aae-nobody-") as name:
+        os.chown(name, nobody.pw_uid, nobody.pw_gid)
+        job = SlurmJob(Path(name), cluster, **changes)
+
+        def submit(variables: dict[str, str]) -> str:
+            done = subprocess.run(
+                [_python_for(nobody.pw_uid), "-P", "-m", "slurm", "submit"],
+                env=job.environment | {"PYTHONPATH": os.pathsep.join(_package_folders())} | variables,
+                user=nobody.pw_uid,
+                group=nobody.pw_gid,
+                extra_groups=[],
+                cwd="/",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            return re.search(r"job (\d+)", done.stdout)[1]  # type: ignore[index]
+
+        yield job, submit
+        cluster.clear()
+
+
+def _package_folders() -> list[str]:
+    modules = (importlib.util.find_spec(name) for name in ("torch", "slurm"))
+    return sorted({str(Path(module.origin or "").parent.parent) for module in modules if module is not None})
+
+
+def _python_for(uid: int) -> str:
+    """This Python, or the system's of the same version where this one lies in a folder that the user may not enter."""
+    system = f"/usr/bin/python3.{sys.version_info.minor}"
+    for python in (sys.executable, system):
+        with contextlib.suppress(OSError):
+            subprocess.run([python, "-c", ""], user=uid, check=True, cwd="/")
+            return python
+    pytest.fail(f"neither {sys.executable} nor {system} can be run by another user than root")

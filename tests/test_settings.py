@@ -328,3 +328,21 @@ def test_none_in_the_environment_is_as_in_a_flag() -> None:
     configuration = read_configuration(environment=environment)
     allocation = configuration.allocation
     assert (configuration.settings.max_steps, allocation.mem, allocation.cpus_per_task) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"AAE_SLURM_MAX_MEM": "8G"}, None),
+        ({"AAE_SLURM_MAX_MEM": "8G", "AAE_SLURM_MEM": "none"}, "needs a value of AAE_SLURM_MEM"),
+        ({"AAE_SLURM_MAX_MEM": "2G"}, "must not be less than AAE_SLURM_MEM=4G"),
+        ({"AAE_SLURM_MAX_MEM": "much"}, "memory as sbatch writes it"),
+    ],
+)
+def test_memory_may_grow_from_what_is_asked_for(settings: dict[str, str], words: str | None) -> None:
+    """Up to a limit of at least that."""
+    if words is None:
+        assert read_configuration(environment=settings).allocation.max_mem == "8G"
+        return
+    with pytest.raises(SettingsError, match=words):
+        read_configuration(environment=settings)

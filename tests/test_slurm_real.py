@@ -1,25 +1,19 @@
 """`aae-slurm` on a real Slurm: each end that a segment can meet, compared byte for byte with an uninterrupted run."""
 
-import contextlib
-import os
-import pwd
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
-import torch
 from cluster import Cluster
-from jobs import LOGGED, ON_SLURM, Job, SlurmJob, small_settings
+from jobs import LOGGED, ON_SLURM, Job, SlurmJob, as_nobody, small_settings
 
-import slurm
 from job.proofs.exactness import Traces
 from job.rundir.claim import read_segment
 
@@ -439,57 +433,25 @@ def test_mistakes_are_refused_before_anything_is_written_or_queued(job: SlurmJob
 
 def test_a_user_who_is_not_root_can_submit_and_is_requeued(cluster: Cluster) -> None:
     """The whole way, with a requeue by the job itself, as an ordinary user."""
-    nobody = pwd.getpwnam("nobody")
-    with tempfile.TemporaryDirectory(prefix="aae-nobody-") as name:
-        os.chown(name, nobody.pw_uid, nobody.pw_gid)
-        job = SlurmJob(Path(name), cluster)
-        done = subprocess.run(
-            [_python_for(nobody.pw_uid), "-P", "-m", "slurm", "submit"],
-            env=job.environment | {"PYTHONPATH": os.pathsep.join(_package_folders())},
-            user=nobody.pw_uid,
-            group=nobody.pw_gid,
-            extra_groups=[],
-            cwd="/",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        job_id = re.search(r"job (\d+)", done.stdout)[1]  # type: ignore[index]
+    with as_nobody(cluster) as (job, submit):
+        job_id = submit({})
         with job.resting_at(150):
             cluster.ask("scancel", "--signal=USR2", job_id)
         job.wait_until_finished(job_id)
         assert job.reasons() == ["time_limit"]
-        assert job.run_dir.final_weights.stat().st_uid == nobody.pw_uid
+        assert job.run_dir.final_weights.stat().st_uid == job.run_dir.path.parent.stat().st_uid != 0
 
 
 def test_a_node_that_kills_a_run_twice_is_avoided_until_a_checkpoint(cluster: Cluster, whole: Traces) -> None:
     """By an ordinary user's own job: started on the other node, said; later restarts may go anywhere again."""
-    nobody = pwd.getpwnam("nobody")
-    with tempfile.TemporaryDirectory(prefix="aae-nobody-") as name:
-        folder = Path(name)
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    with as_nobody(cluster) as (job, submit):
+        folder = job.run_dir.path.parent.parent
         (folder / "sitecustomize.py").write_text(
             "import os, sys\n"
             "if os.environ.get('SLURMD_NODENAME') == 'n1' and 'submitit.core._submit' in sys.orig_argv:\n"
             "    os.kill(os.getpid(), 9)\n"
         )
-        job = SlurmJob(folder, cluster)
-        paths = os.pathsep.join(_package_folders())
-        setup = f'["export PYTHONPATH={folder}:{paths}"]'
-        done = subprocess.run(
-            [_python_for(nobody.pw_uid), "-P", "-m", "slurm", "submit"],
-            env=job.environment | {"PYTHONPATH": paths, "AAE_SLURM_SETUP": setup},
-            user=nobody.pw_uid,
-            group=nobody.pw_gid,
-            extra_groups=[],
-            cwd="/",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        job_id = re.search(r"job (\d+)", done.stdout)[1]  # type: ignore[index]
+        job_id = submit({"AAE_SLURM_SETUP": f'["export PYTHONPATH={folder}:$PYTHONPATH"]'})
         with job.resting_at(150, segment=3):
             assert job.status()["avoided_nodes"] == ["n1"]
             assert "ExcNodeList=n1" in cluster.ask("scontrol", "show", "job", job_id)
@@ -501,20 +463,6 @@ def test_a_node_that_kills_a_run_twice_is_avoided_until_a_checkpoint(cluster: Cl
         cluster.ask("scontrol", "update", f"JobId={job_id}", "ExcNodeList=n1")
         job.wait_until_finished(job_id)
         assert job.traces() == whole
-
-
-def _package_folders() -> list[str]:
-    return sorted({str(Path(module.__file__ or "").parent.parent) for module in (torch, slurm)})
-
-
-def _python_for(uid: int) -> str:
-    """This Python, or the system's of the same version where this one lies in a folder that the user may not enter."""
-    system = f"/usr/bin/python3.{sys.version_info.minor}"
-    for python in (sys.executable, system):
-        with contextlib.suppress(OSError):
-            subprocess.run([python, "-c", ""], user=uid, check=True, cwd="/")
-            return python
-    pytest.fail(f"neither {sys.executable} nor {system} can be run by another user than root")
 
 
 def test_status_stands_without_the_scheduler(job: SlurmJob, tmp_path: Path) -> None:

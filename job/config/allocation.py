@@ -29,6 +29,15 @@ def minutes(time_limit: str) -> int:
     return math.ceil(total_s / 60)
 
 
+def megabytes(memory: str) -> int:
+    """Memory as sbatch writes it, in MiB: a number, of MiB unless K, M, G or T follows; raises ValueError."""
+    match = re.fullmatch(r"(\d+)([KMGT]?)B?", memory.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"must be memory as sbatch writes it, such as 4G or 900M, not {memory!r}")
+    factor = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}[match[2].upper()]
+    return math.ceil(int(match[1]) * factor)
+
+
 def _time_limit(text: str) -> str:
     minutes(text)
     return text
@@ -86,6 +95,10 @@ class Allocation(BaseModel):
     )
     cpus_per_task: Annotated[int, Field(ge=1)] | None = Field(2, description="CPUs; none: the site's rule.")
     mem: Text = Field("4G", description="Memory of the node, as sbatch writes it; none: the site's rule.")
+    max_mem: Text = Field(
+        None,
+        description="After an out-of-memory kill the restart asks for half more memory, up to this; none: for the same.",
+    )
     constraint: Text = Field(None, description="Features that the node must have.")
     exclude: Text = Field(None, description="Nodes to avoid.")
     signal_delay_s: int = Field(
@@ -114,6 +127,15 @@ class Allocation(BaseModel):
     def time_min(self) -> int:
         """The time limit in minutes."""
         return minutes(self.time)
+
+    @model_validator(mode="after")
+    def _may_grow(self) -> "Allocation":
+        if self.max_mem is not None:
+            if self.mem is None:
+                raise ValueError("AAE_SLURM_MAX_MEM: needs a value of AAE_SLURM_MEM to grow from, which is none")
+            if megabytes(self.max_mem) < megabytes(self.mem):
+                raise ValueError(f"AAE_SLURM_MAX_MEM={self.max_mem}: must not be less than AAE_SLURM_MEM={self.mem}")
+        return self
 
     @model_validator(mode="after")
     def _warned_in_time(self) -> "Allocation":

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from job.config.allocation import Allocation
 from job.config.settings import Settings
 from job.config.sources import Configuration
 from job.errors import UsageError
@@ -79,6 +80,15 @@ def recorded_settings(record: Record, run_dir: RunDir) -> Settings:
             f"{run_dir.settings_file} was written by version {record.versions.get('aae-job')} of this project and does not "
             f"fit this one: {error}; install that version, or take another AAE_RUN_NAME"
         ) from error
+
+
+def recorded_allocation(run_dir: RunDir) -> Allocation | None:
+    """What a run asks of Slurm; None if its settings cannot be read, which no restart would help."""
+    try:
+        record = read_record(run_dir)
+    except UsageError:
+        return None
+    return Allocation.model_validate(record.slurm) if record is not None else None
 
 
 def source_revision() -> str | None:

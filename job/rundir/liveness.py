@@ -22,10 +22,11 @@ class Owner(BaseModel):
     job_submitted: str | None = None
     job_script: str | None = None
     node: str | None = None
+    mem_mb: int | None = None
     restart_count: int = 0
 
     @classmethod
-    def this_process(cls, job_id: str | None = None, restart_count: int = 0, **job: str | None) -> "Owner":
+    def this_process(cls, job_id: str | None = None, restart_count: int = 0, **job: Any) -> "Owner":
         """This process; `job_id` and what else is given as the scheduler counts, if one started it."""
         return cls(
             host=socket.gethostname(),

@@ -11,7 +11,7 @@ from job.errors import EXIT_FINISHED, HangError, TakenOverError, UsageError
 from job.log.reader import read_lines
 from job.log.writer import EventLog
 from job.machine import versions
-from job.rundir.claim import Cause, StopReason
+from job.rundir.claim import Cause, Segment, StopReason
 from job.rundir.lease import Lease
 from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
@@ -118,6 +118,11 @@ class Run:
         for error in bad:
             self.warn("bad_checkpoint", str(error))
         self.run_dir.remove_folder(self.run_dir.final)
+
+    @property
+    def previous(self) -> Segment | None:
+        """The segment before this one, None for none."""
+        return self._lease.previous
 
     def train(self, stop: "Stop") -> StopReason | None:
         """Train until the total (None) or until `stop` answers a reason; everything is then saved. May be called again.

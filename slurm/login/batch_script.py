@@ -10,6 +10,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from job.config.allocation import Allocation
 from job.rundir.directory import RunDir
+from job.segment.memory import raised_memory_mb
 from slurm.scheduler.ask import clean_environment
 from slurm.task import Task
 
@@ -71,9 +72,11 @@ def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
     ]
     after = [
         "code=$?",
+        "trap '' TERM",  # a requeue ends the script, which has still to say where the job is not to be started
         f'{shlex.quote(sys.executable)} -P -m slurm.aftermath {shlex.quote(str(run_dir.path))} "$code"',
         'exit "$code"',
     ]
+    raised_mb = raised_memory_mb(run_dir, allocation)
     executor.update_parameters(
         job_name=run_dir.path.name,
         partition=allocation.partition,
@@ -82,7 +85,7 @@ def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
         time=allocation.time_min,
         gpus_per_node=None if allocation.gpus == "0" else allocation.gpus,
         cpus_per_task=allocation.cpus_per_task,
-        mem=allocation.mem,
+        mem=f"{raised_mb}M" if raised_mb is not None else allocation.mem,
         constraint=allocation.constraint,
         exclude=allocation.exclude,
         signal_delay_s=allocation.signal_delay_s,

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from job.config.allocation import Allocation
-from job.config.settings_file import read_record
-from job.errors import TakenOverError, UsageError
+from job.config.settings_file import recorded_allocation
+from job.errors import TakenOverError
 from job.log.writer import EventLog
 from job.rundir.claim import Claim, claim_run, newest_claim, read_segment
 from job.rundir.directory import RunDir
@@ -48,11 +47,8 @@ def put_on_record(run_dir: RunDir, start: Start, crash_of: Callable[[Status], Cr
 
 def _allowance(run_dir: RunDir) -> int | None:
     """The run's allowance; None if its settings cannot be read, which no restart would help."""
-    try:
-        record = read_record(run_dir)
-    except UsageError:
-        return None
-    return Allocation.model_validate(record.slurm).max_stalls if record else None
+    allocation = recorded_allocation(run_dir)
+    return allocation.max_stalls if allocation is not None else None
 
 
 def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:

@@ -1,14 +1,16 @@
 """Has a job started again, away from nodes on which its run does not get on."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from job.config.settings_file import recorded_allocation
 from job.rundir.claim import Segment, newest_claim, read_segment
 from job.rundir.directory import RunDir
 from job.rundir.status import Status, read_status
+from job.segment.memory import raised_memory_mb
 from slurm.node.start import Start
 from slurm.scheduler.queue import batch_script
-from slurm.scheduler.requeue import exclude_nodes, other_node_exists, requeue
+from slurm.scheduler.requeue import exclude_nodes, give_memory, other_node_exists, requeue
 
 _DIED = ("killed", "hung")
 
@@ -17,7 +19,8 @@ _DIED = ("killed", "hung")
 class Restart:
     """A restart to come: which nodes it is to avoid, which its script excludes, and what is to be said of it.
 
-    `is_changed` tells that the job's excluded nodes have to be set anew; `elsewhere` that the node of the last segment is avoided.
+    `is_changed` tells that the job's excluded nodes have to be set anew, `elsewhere` that the node of the last segment is avoided.
+    `memory_mb` is what the job is to be given, None for as much as before.
     """
 
     avoided: list[str]
@@ -25,16 +28,30 @@ class Restart:
     is_changed: bool
     elsewhere: bool
     words: str
+    memory_mb: int | None = None
 
     def ask(self, job_id: str) -> str | None:
         """Ask Slurm for it, which soon ends this process; returns why it does not start the job again."""
         refusal = requeue(job_id)
         if refusal is None and self.is_changed:
             exclude_nodes(job_id, ",".join(filter(None, [self.own, *self.avoided])))
+        if refusal is None and self.memory_mb is not None:
+            give_memory(job_id, self.memory_mb)
         return refusal
 
 
 def plan_restart(run_dir: RunDir, start: Start) -> Restart:
+    """Decide where, and with how much memory, the job is to be started again."""
+    restart = _plan_nodes(run_dir, start)
+    allocation = recorded_allocation(run_dir)
+    memory_mb = raised_memory_mb(run_dir, allocation) if allocation is not None else None
+    if start.mem_mb is None or memory_mb is None or memory_mb <= start.mem_mb:
+        return restart
+    words = f"with {memory_mb:,} MiB of memory instead of {start.mem_mb:,}"
+    return replace(restart, memory_mb=memory_mb, words=", ".join(filter(None, [restart.words, words])))
+
+
+def _plan_nodes(run_dir: RunDir, start: Start) -> Restart:
     """Decide by how the last segments ended whether the node of the last one is to be avoided."""
     status = read_status(run_dir)
     number = newest_claim(run_dir)

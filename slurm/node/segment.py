@@ -90,6 +90,14 @@ def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
 def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -> int:
     limit = None if start.local else Limit(start.job_id, os.environ)
     run.load()
+    if (
+        start.mem_mb is not None
+        and run.previous is not None
+        and (run.previous.owner.mem_mb or start.mem_mb) < start.mem_mb
+    ):
+        run.warn(
+            "more_memory", f"the job has {start.mem_mb:,} MiB of memory now instead of {run.previous.owner.mem_mb:,}"
+        )
 
     def time_is_up() -> bool:
         if limit is None:

@@ -15,7 +15,7 @@ class Start:
     `job_id` is what Slurm's commands take for exactly this job: `<array>_<task>` for an element of an array, since one of the
     elements has the array's own number, which those commands take as all of them. `number` is what Slurm counts it as;
     `submitted` and `script` tell it from another job that bears its number one day, None where Slurm gave no answer.
-    `node` is Slurm's name for the machine.
+    `node` is Slurm's name for the machine, `mem_mb` the memory that the job is given there, in MiB, None where it is not limited.
     """
 
     job_id: str
@@ -26,6 +26,7 @@ class Start:
     script: str | None = None
     node: str | None = None
     cluster: str | None = None
+    mem_mb: int | None = None
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Start | None":
@@ -35,12 +36,14 @@ class Start:
         if "SLURM_JOB_ID" not in environment:
             return None
         number = environment["SLURM_JOB_ID"]
+        memory = environment.get("SLURM_MEM_PER_NODE", "")
         here: dict[str, Any] = {
             "restart_count": int(environment.get("SLURM_RESTART_COUNT") or 0),
             "local": False,
             "number": number,
             "node": environment.get("SLURMD_NODENAME"),
             "cluster": environment.get("SLURM_CLUSTER_NAME"),
+            "mem_mb": int(memory) if memory.isdigit() else None,
         }
         # An element that bears the array's number is found among its siblings; those that wait bear it too
         for job in list_jobs(job_id=number) or []:
@@ -60,6 +63,7 @@ class Start:
             job_script=self.script,
             node=self.node,
             cluster=self.cluster,
+            mem_mb=self.mem_mb,
             restart_count=self.restart_count,
         )
 

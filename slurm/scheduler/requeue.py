@@ -33,3 +33,8 @@ def other_node_exists(script: str, excluded: str) -> bool:
 def exclude_nodes(job_id: str, excluded: str) -> None:
     """Keep a job that was just requeued off some nodes, '' for none; Slurm lets its user do so."""
     ask(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={excluded}"], TEST_TIMEOUT_S)
+
+
+def give_memory(job_id: str, memory_mb: int) -> None:
+    """Ask for so much memory on the node, in MiB, for a job that was just requeued; Slurm lets its user do so."""
+    ask(["scontrol", "update", f"JobId={job_id}", f"MinMemoryNode={memory_mb}"], TEST_TIMEOUT_S)
