@@ -1,5 +1,6 @@
 """What this process may use and has used, and the versions it runs on; loads none of them."""
 
+import hashlib
 import math
 import os
 import platform
@@ -61,3 +62,24 @@ def versions() -> dict[str, str]:
     Those that this process began with: they may be replaced while it trains.
     """
     return {"aae-job": version("aae-job"), "python": platform.python_version(), "torch": version("torch")}
+
+
+@cache
+def source_digest() -> str:
+    """SHA-256 over the source of this project's packages, as it is installed; that which this process began with."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for package in ("aae", "job", "slurm"):
+        for path in sorted((root / package).rglob("*.py")):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def cpu_model() -> str:
+    """The processor's model as the kernel names it, else its architecture."""
+    names = (
+        line.partition(":")[2] for line in _text(Path("/proc/cpuinfo")).splitlines() if line.startswith("model name")
+    )
+    return next(names, platform.machine()).strip()

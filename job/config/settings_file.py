@@ -11,7 +11,7 @@ from job.config.allocation import Allocation
 from job.config.settings import Settings
 from job.config.sources import Configuration
 from job.errors import UsageError
-from job.machine import versions
+from job.machine import source_digest, versions
 from job.rundir.directory import RunDir
 
 FORMAT = 1
@@ -28,6 +28,7 @@ class Record(BaseModel):
     slurm: dict[str, Any]
     versions: dict[str, str]
     source_revision: str | None
+    source_digest: str | None = None
 
     @classmethod
     def of(cls, configuration: Configuration) -> "Record":
@@ -40,6 +41,7 @@ class Record(BaseModel):
             slurm=configuration.allocation.model_dump(mode="json"),
             versions=versions(),
             source_revision=source_revision(),
+            source_digest=source_digest(),
         )
 
     def write(self, run_dir: RunDir) -> None:

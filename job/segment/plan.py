@@ -44,10 +44,11 @@ def _plan_against(run_dir: RunDir, wanted: Record) -> Plan:
         return Plan(run_dir, wanted, recorded_settings(wanted, run_dir), is_changed=True, is_finished=False)
     settings = _settings_on_resume(run_dir, recorded_settings(stored, run_dir), recorded_settings(wanted, run_dir))
     values = settings.model_dump(mode="json")
-    if (values, wanted.slurm) == (stored.settings, stored.slurm):
-        record = stored
-    else:
-        record = stored.model_copy(update={"settings": values, "slurm": wanted.slurm, "sources": wanted.sources})
+    record = stored
+    if (values, wanted.slurm) != (stored.settings, stored.slurm):
+        record = record.model_copy(update={"settings": values, "slurm": wanted.slurm, "sources": wanted.sources})
+    if wanted.source_digest != stored.source_digest:
+        record = record.model_copy(update={"source_digest": wanted.source_digest})
     return _plan(run_dir, record, settings, is_changed=record is not stored)
 
 

@@ -7,11 +7,14 @@ from typing import Any
 
 from job.config.settings import Settings
 from job.log.reader import last_records
-from job.machine import versions
+from job.machine import source_digest, versions
 from job.rundir.claim import Segment, read_segment
 from job.rundir.directory import RunDir
 from job.rundir.lease import Lease
 from job.rundir.liveness import Owner
+
+_WORDS = {"source_digest": "the SHA-256 of the installed code"}
+_ADVICE = {"hardware": "; AAE_SLURM_CONSTRAINT keeps a run on nodes of one kind"}
 
 
 @dataclass(frozen=True)
@@ -85,20 +88,25 @@ def changed_settings(state: dict[str, Any], settings: Settings) -> dict[str, lis
     return {name: [before[name], now[name]] for name in sorted(before) if before[name] != now.get(name)}
 
 
-def inexactness(state: dict[str, Any], settings: Settings, device: str) -> list[tuple[str, str]]:
+def inexactness(state: dict[str, Any], settings: Settings, device: str, hardware: str) -> list[tuple[str, str]]:
     """What differs from where the checkpoint was made so that the same bytes cannot be promised: (reason, message)."""
     now = {
         "device": device,
+        "hardware": hardware,
         "num_threads": settings.num_threads,
         "cuda_graph": settings.cuda_graph,
         "versions": versions(),
+        "source_digest": source_digest(),
     }
-    before = {**state, "cuda_graph": state["settings"].get("cuda_graph", False)}
+    if state["device"] != device:
+        del now["hardware"]
+    # What an older checkpoint does not tell is not known to differ
+    before = {**now, **state, "cuda_graph": state["settings"].get("cuda_graph", False)}
     return [
         (
-            f"{name}_changed",
-            f"{name} was {before[name]} up to step {state['step']}, now it is {value}: training goes on, but from here on "
-            "not bit for bit as without the change",
+            f"{name.removesuffix('_digest')}_changed",
+            f"{_WORDS.get(name, name)} was {before[name]} up to step {state['step']}, now it is {value}: training goes on, "
+            f"but from here on not bit for bit as without the change{_ADVICE.get(name, '')}",
         )
         for name, value in now.items()
         if before[name] != value

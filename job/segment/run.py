@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from job.errors import EXIT_FINISHED, HangError, TakenOverError, UsageError
 from job.log.reader import read_lines
 from job.log.writer import EventLog
-from job.machine import versions
+from job.machine import source_digest, versions
 from job.rundir.claim import Cause, Segment, StopReason
 from job.rundir.lease import Lease
 from job.rundir.liveness import Owner
@@ -92,10 +92,11 @@ class Run:
         # What the end needs is loaded now too: the installation may be replaced while this process trains.
         import job.training.final  # noqa: F401
         from job.checkpoints.checkpoint import load_newest
-        from job.training.device import device_name, prepare_torch
+        from job.training.device import device_name, hardware, prepare_torch
         from job.training.trainer import Trainer
 
         lease = self._lease
+        digest = source_digest()  # of what this process begins with
         device, warnings = prepare_torch(self.settings)
         lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"device": device_name(device)})
         self.trainer = Trainer(self.settings, device, self.run_dir, self._outbox, self.log)
@@ -111,8 +112,10 @@ class Run:
             lease.claim.note(from_step=self.trainer.step, began_at=time.time())
         self._write_start(device_name(device), past, state)
         if state is not None and lease.claim.number > 1:
-            for reason, message in inexactness(state, self.settings, device.type):
+            for reason, message in inexactness(state, self.settings, device.type, hardware(device)):
                 self.warn(reason, message)
+        elif self._plan.record.source_digest not in (None, digest):
+            self.warn("source_changed", "the installed code is not that with which the run was submitted")
         for reason, message in warnings:
             self.warn(reason, message)
         for error in bad:

@@ -8,6 +8,7 @@ import torch
 
 from job.config.settings import Settings
 from job.errors import HopelessError
+from job.machine import cpu_model
 
 
 def prepare_torch(settings: Settings) -> tuple[torch.device, list[tuple[str, str]]]:
@@ -72,6 +73,11 @@ def _given_gpu(environment: Mapping[str, str]) -> str:
 def device_name(device: torch.device) -> str:
     """A device's name for people: cpu, or cuda and the GPU's model."""
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def hardware(device: torch.device) -> str:
+    """The model of the GPU, or of the processor, that computes."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
 def use_precision(precision: str, device: torch.device) -> str | None:

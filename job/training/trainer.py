@@ -15,7 +15,7 @@ from job.data.batches import Batches
 from job.data.images import held_out_sample, load_images
 from job.evaluation.monitor import NUM_IMAGES, Monitor
 from job.log.writer import EventLog
-from job.machine import versions
+from job.machine import source_digest, versions
 from job.results.curves import CurveDrawing
 from job.results.pictures import lattice_of, lattice_png
 from job.rundir.claim import StopReason
@@ -23,6 +23,7 @@ from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
 from job.training.averaged_weights import AveragedWeights
 from job.training.clock import Clock
+from job.training.device import hardware
 from job.training.graph import GraphedStep
 from job.training.loss_window import LossWindow
 from job.training.phases import Phases, new_model
@@ -193,6 +194,8 @@ class Trainer:
             "device": self._device.type,
             "num_threads": torch.get_num_threads(),
             "versions": versions(),
+            "source_digest": source_digest(),
+            "hardware": hardware(self._device),
             "settings": self.settings.model_dump(mode="json"),
             "last_record": self.last_record,
             "pending": [(item.path, item.content) for item in self._outbox.items],
