@@ -19,9 +19,11 @@ from job.rundir.status import now, read_status, write_status
 from job.segment.crash import Crash
 from slurm import aftermath
 from slurm.node import leave as leaving
+from slurm.node import limit as limiting
 from slurm.node import restart as restarting
 from slurm.node import start as starting
 from slurm.node.leave import Leave, _meaning_of_signal, decide
+from slurm.node.limit import Limit
 from slurm.node.signals import AllocationStop
 from slurm.node.start import Start
 from slurm.scheduler.queue import Job as QueuedJob
@@ -126,6 +128,47 @@ def test_a_sigusr2_that_comes_before_slurm_tells_of_the_preemption_is_looked_at_
     leave = decide(asked, stop, START)
     assert leave is not None
     assert (leave.reason, leave.requeue) == ("preemption", False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "near"),
+    [
+        ({"JobState": "RUNNING", "EndTime": "1000"}, True),
+        ({"JobState": "COMPLETING", "EndTime": "1000"}, False),  # scancel: its SIGCONT comes before its SIGTERM
+        ({"JobState": "RUNNING", "EndTime": "99999999999"}, False),
+        ({"JobState": "RUNNING", "EndTime": "Unknown"}, False),
+        ({}, False),
+    ],
+)
+def test_the_end_of_a_job_that_somebody_ends_is_not_its_limit(
+    fields: dict[str, str], near: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the run would leave for the time limit, and have a cancelled job started again."""
+    limit = Limit("5", {"SLURM_JOB_END_TIME": "99999999999"})
+    monkeypatch.setattr(limiting, "show_job", lambda _: fields)
+    assert limit.is_near(10.0, look_anew=True) == near
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (None, ("time_limit", True)),
+        ({"JobState": "RUNNING"}, ("time_limit", True)),
+        ({"JobState": "COMPLETING", "Reason": "TimeLimit"}, ("time_limit", True)),
+        ({"JobState": "COMPLETING", "Restarts": "1", "Reason": "None"}, ("cancel", False)),
+    ],
+)
+def test_a_job_that_is_cancelled_while_it_leaves_by_its_clock_is_not_started_again(
+    fields: dict[str, str] | None, expected: tuple[str, bool], stop: AllocationStop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The save took a while, in which somebody called scancel."""
+    stop.time_is_up = lambda: True
+    asked = stop()
+    assert asked == "time_limit"
+    monkeypatch.setattr(leaving, "show_job", lambda _: fields)
+    leave = decide(asked, stop, START)
+    assert leave is not None
+    assert (leave.reason, leave.requeue) == expected
 
 
 def test_a_task_that_comes_to_life_behind_a_dead_srun_is_started_again(

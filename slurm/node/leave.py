@@ -31,7 +31,8 @@ def decide(reason: StopReason, stop: AllocationStop, start: Start) -> Leave | No
     if start.local:
         return Leave(reason, _named(stop, reason), requeue=reason == "time_limit")
     if reason == "time_limit" and stop.signal is None:
-        return Leave(reason, "the allocation ends in seconds and no signal came", requeue=True)
+        near = Leave(reason, "the allocation ends in seconds and no signal came", requeue=True)
+        return _meaning_of_end(show_job(start.job_id), start, by_user_signal=False) or near
     if stop.signal in (signal.SIGUSR2, signal.SIGTERM):
         job = show_job(start.job_id)
         if stop.signal == signal.SIGUSR2 and not _is_preempted(job):
@@ -53,19 +54,26 @@ def _is_preempted(job: dict[str, str] | None) -> bool:
 def _meaning_of_signal(number: signal.Signals, job: dict[str, str] | None, start: Start) -> Leave | None:
     """Slurm sends the same signal for several ends; its own view of the job tells which. None: no end as far as is known."""
     by_user_signal = number == signal.SIGUSR2
-    preempted = _is_preempted(job)
-    state = job.get("JobState", "") if job is not None else ""
-    if job is not None and state and state not in GOES_ON:
-        if job.get("Reason") == "TimeLimit" or state == "TIMEOUT":
-            return Leave("time_limit", "the time limit is over", requeue=True)
-        if int(job.get("Restarts") or 0) > start.restart_count:
-            # Preemption without a grace time ends the job at once; SIGUSR2 along with that is preempt_send_user_signal.
-            reason: StopReason = "preemption" if preempted or by_user_signal else "requeue"
-            return Leave(reason, "Slurm starts the job again by itself", requeue=False, slurm_restarts=True)
-        return Leave("cancel", "cancelled by scancel", requeue=False)
-    if preempted:
+    leave = _meaning_of_end(job, start, by_user_signal=by_user_signal)
+    if leave is not None:
+        return leave
+    if _is_preempted(job):
         return Leave("preemption", "preempted, in its grace time", requeue=True)
     return Leave("time_limit", "the time limit is near", requeue=True) if by_user_signal else None
+
+
+def _meaning_of_end(job: dict[str, str] | None, start: Start, *, by_user_signal: bool) -> Leave | None:
+    """Why Slurm is ending the job at this moment; None if it is not, or gives no answer."""
+    state = job.get("JobState", "") if job is not None else ""
+    if job is None or not state or state in GOES_ON:
+        return None
+    if job.get("Reason") == "TimeLimit" or state == "TIMEOUT":
+        return Leave("time_limit", "the time limit is over", requeue=True)
+    if int(job.get("Restarts") or 0) > start.restart_count:
+        # Preemption without a grace time ends the job at once; SIGUSR2 along with that is preempt_send_user_signal.
+        reason: StopReason = "preemption" if _is_preempted(job) or by_user_signal else "requeue"
+        return Leave(reason, "Slurm starts the job again by itself", requeue=False, slurm_restarts=True)
+    return Leave("cancel", "cancelled by scancel", requeue=False)
 
 
 def _named(stop: AllocationStop, reason: StopReason) -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from slurm.scheduler.queue import show_job
+from slurm.scheduler.queue import GOES_ON, show_job
 
 ASK_EVERY_S = 600.0
 
@@ -20,10 +20,15 @@ class Limit:
             self.ask()
 
     def ask(self) -> None:
-        """Ask Slurm; what was known stands where it does not answer."""
+        """Ask Slurm; what was known stands where it does not answer.
+
+        It stands, too, where the job is being ended: `EndTime` is then this very moment, and the SIGTERM that comes along with
+        the SIGCONT has another meaning than the end of the time.
+        """
         self._asked = time.monotonic()
-        end = (show_job(self._job_id) or {}).get("EndTime", "")
-        if end:
+        job = show_job(self._job_id) or {}
+        end = job.get("EndTime", "")
+        if end and job.get("JobState") in GOES_ON:
             self.end = float(end) if end.isdigit() else None
 
     def is_near(self, margin_s: float, *, look_anew: bool) -> bool:

@@ -7,7 +7,21 @@ from dataclasses import dataclass
 
 # What finds the cluster; all else of Slurm's variables filters, formats or redirects.
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER"})
-_AWAY = ("unable to contact", "timed out", "connect failure", "gave no answer")
+# Of Slurm's messages those that are about the way to the controller, not about what was asked.
+_AWAY = (
+    "unable to contact",
+    "timed out",
+    "connect failure",
+    "connection failure",
+    "connection refused",
+    "send failure",
+    "receive failure",
+    "zero bytes were transmitted",
+    "authentication",
+    "standby mode",
+    "temporarily unavailable",
+    "gave no answer",
+)
 _BENDING = ("SLURM_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SBATCH_", "SRUN_", "SALLOC_", "SINFO_", "SUBMITIT_")
 
 
