@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 NODES = ("n1", "n2")
@@ -33,8 +35,6 @@ SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin={task}
-MpiDefault=none
-SwitchType=switch/none
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=0
 SelectType=select/cons_tres
@@ -52,9 +52,6 @@ ReturnToService=2
 BatchStartTimeout=10
 MessageTimeout=10
 SlurmdParameters=config_overrides
-JobCompType=jobcomp/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
 {extra}
 NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=64 RealMemory=64000 Gres=gpu:fake:8 State=UNKNOWN
 NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=64 RealMemory=64000 Gres=gpu:fake:8 State=UNKNOWN
@@ -70,6 +67,9 @@ CgroupAutomount=no
 CgroupMountpoint={folder}/cgroup
 ConstrainRAMSpace=yes
 """
+
+# Where cgroups cannot be used, newer releases never register a node without this, which older ones do not know.
+_NO_CGROUP_CONF = "CgroupPlugin=disabled\n"
 
 MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
 
@@ -109,6 +109,8 @@ class Cluster:
             (self.folder / "cgroup").mkdir()
             (self.folder / "cgroup" / "memory").symlink_to(self._cgroups)
             (self.folder / "etc" / "cgroup.conf").write_text(_CGROUP_CONF.format(folder=self.folder))
+        elif release() >= (23, 11):
+            (self.folder / "etc" / "cgroup.conf").write_text(_NO_CGROUP_CONF)
         devices = f"{self.folder}/dev/fakegpu[0-7]"
         (self.folder / "etc" / "gres.conf").write_text(
             f"AutoDetect=off\nNodeName=n[1-2] Name=gpu Type=fake File={devices}\n"
@@ -240,6 +242,13 @@ class Cluster:
                 return
             assert time.monotonic() < deadline, f"nodes are {done.stdout.split()}: {self.log_tail()}"
             time.sleep(0.1)
+
+
+@cache
+def release() -> tuple[int, ...]:
+    """The release of Slurm that is installed, such as (22, 5, 8)."""
+    said = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(number) for number in re.findall(r"\d+", said))
 
 
 def _all_processes() -> list[int]:

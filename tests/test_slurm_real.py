@@ -33,6 +33,9 @@ def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: T
     assert (job.shown()["state"], job.slurm("status", "small")) == ("finished", 0)
     assert job.slurm("submit") == 0
     assert "finished already" in job.output
+    assert job.slurm("submit", "--json") == 0
+    told = orjson.loads(job.output)
+    assert (told["run_dir"], told["state"], told["is_new"]) == (str(job.run_dir.path), "finished", False)
     assert job.slurm("log", "small", "--event", "step", "--fields", "step,nothing", "--csv") == 0
     assert job.output.splitlines()[:2] == ["step,nothing", "20,"]
     out = job.run_dir.path.parent.parent / "kept"
@@ -194,11 +197,14 @@ def test_a_time_limit_without_a_signal_before_it_loses_nothing(
     )
     sbatch.chmod(0o755)
     job.environment["PATH"] = f"{sbatch.parent}:{job.environment['PATH']}"
-    misled = '["export SLURM_JOB_END_TIME=99999999999"]'
+    scontrol = tmp_path / "misled" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\n{shutil.which("scontrol")} "$@" | sed "s/EndTime=[0-9]*/EndTime=99999999999/"\n')
+    scontrol.chmod(0o755)
     job_id = job.submit(
         slurm_time="00:01:00",
         slurm_signal_delay_s=30,
-        slurm_setup="[]" if knows_its_end else misled,
+        slurm_setup="[]" if knows_its_end else f'["export PATH={scontrol.parent}:$PATH"]',
         max_steps=10**6,
     )
     with job.resting_at(100, until_signalled=not knows_its_end):
@@ -363,8 +369,15 @@ def test_a_dry_run_is_what_is_sent_and_nothing_is_written(job: SlurmJob, cluster
     changes = {"slurm_setup": '["module() { :; }", "module load \'a b\'"]', "slurm_extra": '{"nice": 7}'}
     assert job.slurm("submit", "--dry-run", **changes) == 0
     dry = job.output
+    assert job.slurm("submit", "--dry-run", "--json", **changes) == 0
+    told = job.output[job.output.index("{") :]
+    assert orjson.loads(told) == {"run": "small", "run_dir": str(job.run_dir.path), "script": dry}
     assert not job.run_dir.path.exists()
+    assert job.slurm("submit", "--json", **changes) == 0
+    told = orjson.loads(job.output[job.output.index("{") :])
+    assert (told["state"], told["is_new"], told["cluster"]) == ("submitted", True, None)
     job_id = job.submit(**changes)
+    assert job_id == told["job_id"]
     assert cluster.ask("scontrol", "write", "batch_script", job_id, "-") == dry.strip()
     assert cluster.ask("squeue", "-h", "-j", job_id, "-o", "%P") == "low"
     for word in ("--requeue", "--signal=USR2@120", "--time=1440", "--nice=7", "srun", "--cpus-per-task=2", "-P"):

@@ -1,12 +1,15 @@
 """`aae-slurm submit`: checks, writes the run directory, and sends the run to Slurm."""
 
+import json
 import shlex
 import sys
+from typing import Any
 
 from job.commandline import Parser
 from job.config.allocation import Allocation
 from job.config.flags import add_settings, read_configuration_from
 from job.rundir.directory import RunDir
+from job.rundir.status import read_status
 from job.segment.plan import plan_start
 from slurm.login.batch_script import ignored_options, script_text
 from slurm.login.submit_once import submit_once
@@ -27,26 +30,51 @@ def run(arguments: list[str]) -> int:
     how.add_argument(
         "--local", action="store_true", help="run on this machine without Slurm, beyond the end of this shell"
     )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object: run, run_dir, cluster, state, job_id, is_new, next; or script",
+    )
     add_settings(parser)
     options, configuration = read_configuration_from(parser, arguments)
     plan = plan_start(configuration)
+    run_dir = plan.run_dir
+    told: dict[str, Any] = {"run": run_dir.path.name, "run_dir": str(run_dir.path)}
     if options.dry_run:
-        print(script_text(plan.run_dir, configuration.allocation), end="")
+        script = script_text(run_dir, configuration.allocation)
+        sys.stdout.write(json.dumps({**told, "script": script}, indent=1) + "\n" if options.json else script)
         return 0
+    told |= {"cluster": configuration.allocation.cluster}
     if plan.is_finished:
-        print(f"finished already: {plan.run_dir.path}")
+        told |= {
+            "state": "finished",
+            "job_id": None,
+            "is_new": False,
+            "next": f"aae-slurm collect {_quoted(run_dir)} results",
+        }
+        print(json.dumps(told, indent=1) if options.json else f"finished already: {run_dir.path}")
         return 0
     for line in ignored_options():
         print(f"aae-slurm: note: {line}", file=sys.stderr)
-    death = None if options.local else _death_of_the_same_job(plan.run_dir, configuration.allocation)
+    death = None if options.local else _death_of_the_same_job(run_dir, configuration.allocation)
     submission = submit_once(plan, configuration, local=options.local)
     if death is not None and submission.is_new:
         print(f"aae-slurm: warning: the last job was the same as this one; {death}", file=sys.stderr)
-    print(f"run   {plan.run_dir.path}")
+    if options.json:
+        status = read_status(run_dir)
+        told |= {"state": status.state if status is not None else "submitted", "job_id": submission.job_id}
+        told |= {"is_new": submission.is_new, "next": f"aae-slurm status {_quoted(run_dir)}"}
+        print(json.dumps(told, indent=1))
+        return 0
+    name = _quoted(run_dir)
+    print(f"run   {run_dir.path}")
     print(f"{'as' if submission.is_new else 'it has already'}    {submission.holder}")
-    name = shlex.quote(str(plan.run_dir.path))
     print(f"next:\n  aae-slurm status {name}\n  aae-slurm log {name} --follow --event step\n  aae-slurm cancel {name}")
     return 0
+
+
+def _quoted(run_dir: RunDir) -> str:
+    return shlex.quote(str(run_dir.path))
 
 
 def _death_of_the_same_job(run_dir: RunDir, allocation: Allocation) -> str | None:

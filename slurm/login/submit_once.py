@@ -32,9 +32,13 @@ ENDING_S = 5.0
 
 @dataclass(frozen=True)
 class Submission:
-    """Where a run is now: the job or process that has it, and whether this call put it there."""
+    """Where a run is now: the job or process that has it, in words, and whether this call put it there.
+
+    `job_id` is None where a process has it that no scheduler has started.
+    """
 
     holder: str
+    job_id: str | None
     is_new: bool
 
 
@@ -48,16 +52,17 @@ def submit_once(plan: Plan, configuration: Configuration, *, local: bool) -> Sub
     try:
         with _only_submitter(run_dir):
             clusters = {*clusters_of(run_dir), configuration.allocation.cluster} if not local else set()
-            holder = _holder(run_dir, clusters)
-            if holder is not None:
-                return Submission(holder, is_new=False)
-            return Submission(_submit(plan, configuration, local=local), is_new=True)
+            found = _holder(run_dir, clusters)
+            if found is not None:
+                return found
+            job_id = _submit(plan, configuration, local=local)
+            return Submission(job_id if local else f"job {job_id}", job_id, is_new=True)
     finally:
         with contextlib.suppress(OSError):
             run_dir.path.rmdir()  # only the mark of this call was in it; one that holds anything stays
 
 
-def _holder(run_dir: RunDir, clusters: set[str | None]) -> str | None:
+def _holder(run_dir: RunDir, clusters: set[str | None]) -> Submission | None:
     """The job or process that has the run, None if nobody; asks the queues of these clusters."""
     if clusters:
         jobs = Queues(QUEUE_TIMEOUT_S).of(*clusters)
@@ -66,13 +71,14 @@ def _holder(run_dir: RunDir, clusters: set[str | None]) -> str | None:
                 f"squeue gave no answer within {QUEUE_TIMEOUT_S:.0f} s; nothing was submitted, try again"
             )
         for job in live_jobs_of(run_dir, jobs):
-            return f"job {job.job_id} ({job.state})"
+            return Submission(f"job {job.job_id} ({job.state})", job.job_id, is_new=False)
     status = read_status(run_dir)
     if status is not None and status.state == "running" and heartbeat_age_s(status) < FRESH_S:
         owner, life = process_of(run_dir)
-        if life is not Life.GONE:
-            return str(owner)
-    return _live_local_start(run_dir)
+        if owner is not None and life is not Life.GONE:
+            return Submission(str(owner), owner.job_id, is_new=False)
+    local = _live_local_start(run_dir)
+    return Submission(local, local, is_new=False) if local is not None else None
 
 
 def _live_local_start(run_dir: RunDir) -> str | None:
@@ -101,9 +107,9 @@ def _submit(plan: Plan, configuration: Configuration, *, local: bool) -> str:
     try:
         if local:
             time_limit = configuration.sources["slurm_time"] != "default"
-            holder = "local-" + start_locally(run_dir, configuration.allocation, time_limit=time_limit)
+            job_id = "local-" + start_locally(run_dir, configuration.allocation, time_limit=time_limit)
         else:
-            holder = "job " + submit_to_slurm(run_dir, configuration.allocation)
+            job_id = submit_to_slurm(run_dir, configuration.allocation)
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         found = None if local else _submitted_after_all(run_dir, configuration.allocation.cluster, error)
         if found is None:
@@ -111,9 +117,9 @@ def _submit(plan: Plan, configuration: Configuration, *, local: bool) -> str:
             if not refusal.may_have_submitted:
                 _put_back(run_dir, kept, there)
             raise refusal from error
-        holder = f"job {found}"
+        job_id = found
     remove_mark(run_dir)
-    return holder
+    return job_id
 
 
 def _submitted_after_all(run_dir: RunDir, cluster: str | None, error: Exception) -> str | None:
