@@ -1,23 +1,27 @@
 """The command line: how a command is run, and how its errors read. Loads nothing of the settings, so that looking is quick."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import NoReturn
 
-from job.errors import AaeError, UsageError
+from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, AaeError, UsageError
+from job.output import ReaderGoneError, end_with_reader, install
 from job.rundir.find import find_run
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: the module whose `run` takes its arguments and returns an exit code, and what it does, in a line."""
+    """A command: the module whose `run` takes its arguments and returns an exit code, and what it does, in a line.
+
+    `looks` tells that all it is for is to be read: it ends, with 0, when nobody does any more.
+    """
 
     module: str
     does: str
+    looks: bool = False
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,28 +45,26 @@ def run_command(prog: str, commands: Mapping[str, Command], default: str, argume
 
     Returns its exit code, and tells an AaeError in one message on stderr.
     """
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # lines appear in a batch job's log at once
+    install()
     named = commands.get(arguments[0]) if arguments else None
     module, rest = (named.module, arguments[1:]) if named else (default, arguments)
+    end_with_reader(named is not None and named.looks)
     try:
         return int(import_module(module).run(rest))
     except AaeError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our lines has gone (`| head`); keep the interpreter from complaining about it at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except ReaderGoneError:
+        return EXIT_FINISHED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    finally:
+        end_with_reader(False)  # the streams' last words
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN, which becomes a RunDir."""
     parser.add_argument("run", type=find_run, metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
-
-
-def printable(text: str) -> str:
-    """Foreign text with everything escaped that could steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def duration(seconds: float) -> str:

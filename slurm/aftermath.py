@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from job.errors import AaeError
+from job.output import install, wait_for_no_reader
 from job.rundir.cancel import read_mark
 from job.rundir.directory import RunDir
 from job.rundir.status import Status, now, write_status
@@ -29,6 +30,8 @@ _BEGINNING = "Starting with JobEnvironment"  # what submitit prints first at eac
 
 def main(arguments: list[str] | None = None) -> None:
     """Called with the run directory and the exit code of srun."""
+    install()
+    wait_for_no_reader()
     path, exit_code = sys.argv[1:] if arguments is None else arguments
     run_dir, start = RunDir(Path(path)), Start.of(os.environ)
     assert start is not None, "the batch script of a job calls this"

@@ -12,8 +12,11 @@ class Task:
 
     def __call__(self) -> None:
         """Run one segment; leaves with its exit code by SystemExit unless the run is finished."""
+        from job.output import install, wait_for_no_reader
         from slurm.node.segment import run_submitted
 
+        install()
+        wait_for_no_reader()
         code = run_submitted(self.run_dir, os.environ)
         if code != 0:
             sys.exit(code)

@@ -126,10 +126,12 @@ def test_a_submit_right_after_a_cancel_starts_it_again(small_job: Job) -> None:
     small_job.wait_until_step(50)
     controller = small_job.status()["job_id"].removeprefix("local-")
     assert small_job.slurm("cancel", "small") == 0, small_job.output
-    os.kill(int(controller), signal.SIGSTOP)  # as if it slept a little longer
+    with contextlib.suppress(ProcessLookupError):  # as if it slept a little longer, if it has not ended yet
+        os.kill(int(controller), signal.SIGSTOP)
     second = small_job.start("submit", "--local", module="slurm", max_steps=10**6)
     time.sleep(1)
-    os.kill(int(controller), signal.SIGCONT)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(controller), signal.SIGCONT)
     assert small_job.wait(second) == 0, small_job.output
     assert "as    local-" in small_job.output
     small_job.wait_until_step(1, segment=2)

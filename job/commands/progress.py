@@ -1,16 +1,23 @@
 """What a person sees of a run while it trains: a progress bar on a terminal, else a plain line now and then."""
 
+import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from job.output import Output
 
 if TYPE_CHECKING:
     from job.training.trainer import Trainer
 
 PLAIN_EVERY_S = 10.0
+BAR_FROM_COLUMNS = 120  # narrower terminals show numbers only
+BAR_COLUMNS = 41
+OTHER_COLUMNS = 26  # steps and time left
 
 
 class Display:
@@ -18,18 +25,25 @@ class Display:
 
     def __init__(self, trainer: "Trainer") -> None:
         total_steps = trainer.settings.total_steps
-        self._console = Console(highlight=False, soft_wrap=True)
+        out = sys.stdout
+        self._console = Console(
+            file=out.unescaped if isinstance(out, Output) else out,
+            force_terminal=out.isatty(),  # FORCE_COLOR, say, makes no terminal of a file
+            highlight=False,
+            soft_wrap=True,
+        )
+        self._shows_bar = self._console.is_terminal and not self._console.is_dumb_terminal
         self._total_steps = total_steps
         self._seen = trainer.last_record
         self._next_s = 0.0
         self._bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            *([BarColumn()] if self._console.width >= BAR_FROM_COLUMNS else []),
             TextColumn("{task.description}"),
-            TimeRemainingColumn(),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not self._shows_bar,
         )
         self._task = self._bar.add_task("", total=total_steps)
 
@@ -42,8 +56,9 @@ class Display:
 
     def observe(self, trainer: "Trainer") -> None:
         """Show how training goes; called after every step."""
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=trainer.step, description=_losses(trainer))
+        if self._shows_bar:
+            room = self._console.width - OTHER_COLUMNS - (BAR_COLUMNS if self._console.width >= BAR_FROM_COLUMNS else 0)
+            self._bar.update(self._task, completed=trainer.step, description=_losses(trainer, room))
         elif trainer.last_record is not self._seen:
             self._seen = trainer.last_record
             if time.monotonic() >= self._next_s or trainer.step == self._total_steps:
@@ -51,12 +66,21 @@ class Display:
                 self._console.print(f"step {trainer.step:,}/{self._total_steps:,}  {_losses(trainer)}", markup=False)
 
 
-def _losses(trainer: "Trainer") -> str:
+def _losses(trainer: "Trainer", room: int = 1000) -> str:
+    """The newest losses, as many of them as there is room for."""
     record = trainer.last_record
     if not record:
-        return "before the first log record"
-    return (
-        f"reconstruction {record['reconstruction_loss']:.4f}  "
-        f"discriminator {record['discriminator_loss']:.3f}  generator {record['generator_loss']:.3f}  "
-        f"D accuracy {record['d_accuracy']:.2f}  {record['images_per_s']:,.0f} images/s"
-    )
+        return "before the first log record"[: max(room, 0)]
+    told = ""
+    for part in (
+        f"reconstruction {record['reconstruction_loss']:.4f}",
+        f"discriminator {record['discriminator_loss']:.3f}",
+        f"generator {record['generator_loss']:.3f}",
+        f"D accuracy {record['d_accuracy']:.2f}",
+        f"{record['images_per_s']:,.0f} images/s",
+    ):
+        longer = f"{told}  {part}" if told else part
+        if len(longer) > room:
+            break
+        told = longer
+    return told

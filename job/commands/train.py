@@ -1,12 +1,14 @@
 """`aae-job`: trains here, now: starts, resumes, or says that the run is finished."""
 
 import shlex
+import sys
 
-from job.commandline import Parser, duration, printable
+from job.commandline import Parser, duration
 from job.commands import COMMANDS
 from job.commands.progress import Display
 from job.config.flags import add_settings, read_configuration_from
 from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE
+from job.output import wait_for_no_reader
 from job.rundir.claim import StopReason
 from job.rundir.status import read_status
 from job.segment.plan import Plan, plan_start
@@ -17,6 +19,7 @@ from job.segment.signals import SignalStop
 def run(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     _, configuration = read_configuration_from(_parser(), arguments)
+    wait_for_no_reader()
     plan = plan_start(configuration)
     if plan.is_finished:
         print(f"finished already: {plan.run_dir.path.name}")
@@ -40,6 +43,8 @@ def _train_visibly(segment: Run, stop: SignalStop) -> StopReason | None:
         reason = stop()
         if stop.noticed is not None:
             segment.log.write("signal", step=segment.trainer.step, signal=stop.noticed.name)
+        if reason == "interrupt":
+            print("\nsaving; Ctrl-C again leaves at once without saving", file=sys.stderr)
         return reason
 
     with Display(segment.trainer) as display:
@@ -61,7 +66,7 @@ def _tell_results(plan: Plan) -> None:
     name = shlex.quote(str(run_dir.path))
     status = read_status(run_dir)
     lines = [
-        f"  verdict  {printable(status.verdict or '') if status is not None else ''}",
+        f"  verdict  {status.verdict or '' if status is not None else ''}",
         f"  lattice  {run_dir.final_lattice}",
         f"  curves   {run_dir.final_curves}",
         f"  weights  {run_dir.final_weights}",

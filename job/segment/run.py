@@ -11,6 +11,7 @@ from job.errors import EXIT_FINISHED, HangError, TakenOverError, UsageError
 from job.log.reader import read_lines
 from job.log.writer import EventLog
 from job.machine import source_digest, versions
+from job.output import lost as lost_output
 from job.rundir.claim import Cause, Segment, StopReason
 from job.rundir.lease import Lease
 from job.rundir.liveness import Owner
@@ -61,6 +62,7 @@ class Run:
         self._lease: Lease
         self._outbox: Outbox
         self._still_told_s = 0.0
+        self._silence_told = False
         self._close_trainer: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
@@ -136,10 +138,17 @@ class Run:
         def ask() -> StopReason | None:
             self._lease.check(self.trainer.saver.saved_step)
             self._tell_of_standing_still()
+            self._tell_that_nobody_listens()
             reason = stop()
             return "cancel" if self._lease.is_cancelled(look_anew=reason is not None) else reason
 
         return self.trainer.train(ask)
+
+    def _tell_that_nobody_listens(self) -> None:
+        error = lost_output()
+        if error is not None and not self._silence_told:
+            self._silence_told = True
+            self.warn("output_lost", f"what this process says is lost: {error.strerror}; training goes on")
 
     def _tell_of_standing_still(self) -> None:
         still_s = self.trainer.clock.still_s - self._still_told_s
@@ -172,6 +181,7 @@ class Run:
 
         Raises HopelessError if the disk does not take it.
         """
+        self._tell_that_nobody_listens()
         self.log.write("stopped", step=self.trainer.step, reason=reason)
         left = f"everything up to step {self.trainer.step} is saved"
         self._end("cancelled" if reason == "cancel" else "waiting", reason, verdict, exit_code, left)

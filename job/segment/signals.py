@@ -2,11 +2,11 @@
 
 import os
 import signal
-import sys
 from types import FrameType, TracebackType
 from typing import Self
 
 from job.errors import EXIT_INTERRUPTED
+from job.output import say_at_once
 from job.rundir.claim import StopReason
 
 
@@ -60,7 +60,6 @@ class SignalStop(Signals):
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.noticed == signal.SIGINT:
-            os.write(sys.stderr.fileno(), b"\nleft without saving; the same command goes on from the last checkpoint\n")
+            say_at_once("\nleft without saving; the same command goes on from the last checkpoint\n")
             os._exit(EXIT_INTERRUPTED)
-        os.write(sys.stderr.fileno(), b"\nsaving at the next step border; Ctrl-C again leaves at once without saving\n")
         self._note(number, frame)

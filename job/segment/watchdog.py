@@ -1,6 +1,5 @@
 """Ends a process whose step never ends: a lost GPU or a dead file server leaves it alive, and its heartbeat with it."""
 
-import contextlib
 import os
 import sys
 import threading
@@ -8,6 +7,8 @@ import time
 import traceback
 from collections.abc import Callable
 from typing import Protocol
+
+from job.output import say_at_once
 
 FACTOR = 20.0  # how many times the slowest step seen a step may take ...
 AT_LEAST_S = 600.0  # ... and what it may take in any case, unless AAE_STEP_LIMIT_S says otherwise
@@ -82,8 +83,7 @@ class Watchdog:
         frame = sys._current_frames().get(self._main or 0)
         where = "".join(traceback.format_stack(frame)) if frame is not None else ""
         told = f"{what}, so the process ended itself; a GPU that is lost, or a file server that does not answer, look like this"
-        with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), f"{told}\n{where}".encode(errors="replace"))
+        say_at_once(f"{told}\n{where[-3000:]}")
         exit_codes: list[int] = []
         story = threading.Thread(target=lambda: exit_codes.append(self._hangs(told, where)), name="story", daemon=True)
         story.start()

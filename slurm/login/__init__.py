@@ -15,8 +15,9 @@ COMMANDS = {
     "status": Command(
         "slurm.login.status",
         "one line a run: state, steps, time left; works without accounting and without the scheduler",
+        looks=True,
     ),
-    "log": Command("slurm.login.log", "the event log as one clean stream, superseded records left out"),
+    "log": Command("slurm.login.log", "the event log as one clean stream, superseded records left out", looks=True),
     "cancel": Command(
         "slurm.login.cancel", "stops a run for good, until it is submitted or started again; it stays resumable"
     ),

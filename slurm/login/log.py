@@ -12,6 +12,7 @@ from job.commandline import Parser, add_run
 from job.errors import UsageError
 from job.log.events import EVENTS, Event
 from job.log.reader import is_of, merged_lines
+from job.output import escaped
 from job.rundir.directory import RunDir
 from job.rundir.status import read_status
 
@@ -77,12 +78,11 @@ def _follow(
 
 
 def _print(out: BinaryIO, line: bytes, fields: list[str] | None, csv: bool) -> None:
-    if fields is None:
-        out.write(line)
-        return
-    record = orjson.loads(line)
-    values = [record.get(name) for name in fields]
-    out.write(_row(values) if csv else orjson.dumps(dict(zip(fields, values, strict=True))) + b"\n")
+    if fields is not None:
+        record = orjson.loads(line)
+        values = [record.get(name) for name in fields]
+        line = _row(values) if csv else orjson.dumps(dict(zip(fields, values, strict=True))) + b"\n"
+    out.write(escaped(line.decode(errors="backslashreplace")).encode())
 
 
 def _row(values: list[Any]) -> bytes:

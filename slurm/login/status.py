@@ -3,7 +3,7 @@
 import json
 import sys
 
-from job.commandline import Parser, duration, printable
+from job.commandline import Parser, duration
 from job.rundir.directory import RunDir
 from job.rundir.find import default_runs_dir, find_run
 from slurm.login.clusters import Queues
@@ -48,7 +48,7 @@ def _line(one: Shown) -> str:
     kept = one.status
     percent = 100 * kept.step / kept.total_steps
     steps = f"{kept.step:,}/{kept.total_steps:,} ({percent:.0f} %)"
-    columns = [f"{printable(one.run_dir.path.name):<40} {one.state:<9} {steps:>20}"]
+    columns = [f"{one.run_dir.path.name:<40} {one.state:<9} {steps:>20}"]
     if one.state == "running":
         left = duration(kept.eta_s) if kept.eta_s is not None else "unknown time"
         still_s = progress_age_s(kept) or 0.0
@@ -56,7 +56,7 @@ def _line(one: Shown) -> str:
         columns.append(f"{left} left, heartbeat {heartbeat_age_s(kept):.0f} s ago{still}")
     columns += [f"job {one.job_id}"] if one.job_id else []
     columns += [one.note] if one.note else []
-    columns += [printable(kept.verdict)] if kept.verdict else []
+    columns += [kept.verdict] if kept.verdict else []
     return "  ".join(columns)
 
 

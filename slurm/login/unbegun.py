@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from job.commandline import printable
 from job.rundir.claim import Cause, newest_claim, read_segment
 from job.rundir.directory import RunDir
 
@@ -51,5 +50,5 @@ def _last_lines(path: Path) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [printable(line.strip()) for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-_LINES:])

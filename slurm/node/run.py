@@ -8,6 +8,7 @@ from job.commandline import Parser
 from job.config.flags import add_settings, read_configuration_from
 from job.config.sources import FIELDS, Configuration, variable
 from job.errors import UsageError
+from job.output import wait_for_no_reader
 from job.segment.plan import plan_start
 from slurm.node.segment import run_segment, warning_without_signal
 from slurm.node.signals import AllocationStop
@@ -33,6 +34,7 @@ def run(arguments: list[str]) -> int:
     if os.environ.get("SLURM_PROCID", "0") != "0" and not start.local:
         print(f"aae-slurm: one task trains a run, this is task {os.environ['SLURM_PROCID']}: nothing to do", flush=True)
         return 0
+    wait_for_no_reader()
     with AllocationStop() as stop:
         script = batch_script(start.job_id)
         _refuse_dropped_variables(script or "", configuration)

@@ -1,0 +1,154 @@
+"""Nothing that is only said ends a run or changes its exit code: terminals that close, readers that leave, full disks."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from jobs import Job
+
+from job.output import escaped
+from job.proofs.exactness import Traces
+
+COMMAND = f"{shlex.quote(sys.executable)} -P -m job"
+
+
+def _lost(job: Job) -> int:
+    return [record["reason"] for record in job.events("warning")].count("output_lost")
+
+
+def _start(job: Job, output: int) -> "subprocess.Popen[bytes]":
+    """`aae-job` with its output to a descriptor, which becomes its terminal if it is one."""
+
+    def take_terminal() -> None:
+        if os.isatty(1):
+            fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "job"],
+        env=job.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=take_terminal,
+    )
+
+
+@pytest.mark.parametrize("where", ["> /dev/full 2>&1", "| true", "2>&1 | true", "<&- >&- 2>&-", "2>&1 | sleep 600"])
+def test_a_run_goes_on_whatever_becomes_of_its_output(where: str, small_job: Job, uninterrupted: Traces) -> None:
+    """A full disk, a reader that leaves, no output at all, a reader that does not read; told once, in the log."""
+    if "sleep" in where:  # a pipe that is full already
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        os.set_blocking(writer, True)
+        process = _start(small_job, writer)
+        assert process.wait(timeout=120) == 0
+        os.close(reader)
+        os.close(writer)
+    else:
+        script = f"set -o pipefail; {COMMAND} {where}"
+        done = subprocess.run(["bash", "-c", script], env=small_job.environment, timeout=120, check=False)
+        assert done.returncode == 0
+    assert _lost(small_job) == (0 if "&-" in where else 1)
+    assert small_job.traces() == uninterrupted
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (None, 75)])
+def test_a_run_whose_terminal_is_gone_saves_and_stops_as_asked(
+    number: signal.Signals | None, code: int, small_job: Job, uninterrupted: Traces
+) -> None:
+    """Ctrl-C with a `tee` that died first, and a terminal that closes, which is a SIGHUP."""
+    small_job.environment["AAE_CHECKPOINT_EVERY_STEPS"] = "1000"
+    read, written = pty.openpty() if number is None else os.pipe()
+    process = _start(small_job, written)
+    os.close(written)
+    small_job.wait_until_step(20)
+    os.close(read)
+    if number is not None:
+        process.send_signal(number)
+    assert process.wait(timeout=60) == code
+    status = small_job.status()
+    assert (status["state"], status["exit_code"], status["step"]) == ("waiting", code, status["checkpoint_step"])
+    del small_job.environment["AAE_CHECKPOINT_EVERY_STEPS"]
+    assert small_job.run() == 0, small_job.output
+    assert small_job.events("resumed")[0]["steps_lost"] == 0
+    assert small_job.traces() == uninterrupted
+
+
+def test_looking_commands_end_with_their_reader_and_others_do_all_they_were_asked(
+    small_job: Job, tmp_path: Path
+) -> None:
+    """No traceback, and no other exit code."""
+    assert small_job.run() == 0, small_job.output
+    for command in (
+        "slurm log small --follow",
+        "slurm status small",
+        f"slurm collect small {tmp_path}/kept",
+        "job verify small",
+    ):
+        script = f"{shlex.quote(sys.executable)} -P -m {command} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(
+            ["bash", "-c", script], env=small_job.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert (tmp_path / "kept" / "small").is_dir()
+
+
+def test_ctrl_c_ends_a_looking_command_without_a_traceback(small_job: Job) -> None:
+    """`log --follow` of a run that waits."""
+    small_job.interrupt(signal.SIGTERM, 20)
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "slurm", "log", "small", "--follow"],
+        env=small_job.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "")
+
+
+@pytest.mark.parametrize(("columns", "term"), [(40, "xterm"), (200, "xterm"), (80, "dumb")])
+def test_narrow_and_dumb_terminals_see_progress(columns: int, term: str, small_job: Job) -> None:
+    """Steps and the time left at any width; plain lines where nothing can be drawn."""
+    small_job.environment["TERM"] = term
+    small_job.environment.pop("COLUMNS", None)  # parallel test processes are given one
+    read, written = pty.openpty()
+    fcntl.ioctl(written, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = _start(small_job, written)
+    os.close(written)
+    seen = b""
+    with contextlib.suppress(OSError):  # how a terminal tells that nobody writes to it any more
+        while part := os.read(read, 65536):
+            seen += part
+    os.close(read)
+    assert process.wait(timeout=60) == 0
+    if term == "dumb":
+        assert b"step " in seen
+        assert b"\x1b" not in seen
+    else:
+        assert b"/900" in seen
+        assert b"00:0" in seen
+        assert ("━".encode() in seen) == (columns > 100)
+
+
+def test_foreign_text_is_escaped_as_in_json() -> None:
+    """What could steer a terminal, however it is encoded; all that can be read stays."""
+    assert escaped("a\tb\nä 数 😀") == "a\tb\nä 数 😀"
+    assert escaped("\x1b]0;x\x07\x9b2J\u202eabc\r\x7f") == r"\u001b]0;x\u0007\u009b2J\u202eabc\u000d\u007f"
+    assert escaped("\U000e0041") == r"\udb40\udc41"
