@@ -11,7 +11,7 @@ import re
 import select
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 _STALL_S = 1.0  # how long a reader that does not read may hold a run up, once; `Ctrl-S`, a suspended `tee`
 _CHUNK = 4096  # what poll(2) promises that a pipe takes at once
@@ -105,6 +105,11 @@ def install() -> None:
 
 def _outputs() -> list[_Unbreakable]:
     return [stream.raw_output for stream in (sys.stdout, sys.stderr) if isinstance(stream, Output)]
+
+
+def as_it_stands() -> TextIO:
+    """stdout without any escaping: for what steers a terminal on purpose, or has to leave byte for byte."""
+    return sys.stdout.unescaped if isinstance(sys.stdout, Output) else sys.stdout
 
 
 def wait_for_no_reader() -> None:

@@ -106,6 +106,26 @@ def test_looking_commands_end_with_their_reader_and_others_do_all_they_were_aske
     assert (tmp_path / "kept" / "small").is_dir()
 
 
+def test_following_a_run_that_waits_ends_with_its_reader(small_job: Job) -> None:
+    """Nothing else would end it."""
+    small_job.interrupt(signal.SIGTERM, 20)
+    follow = f"{shlex.quote(sys.executable)} -P -m slurm log small --follow"
+    script = f"{follow} | {{ exec 0<&-; sleep 5; }}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], env=small_job.environment, capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_dry_run_leaves_byte_for_byte(small_job: Job) -> None:
+    """What a setup command holds is the user's own, and is not escaped."""
+    setup = '["echo a\u00a0b"]'
+    script = f"{shlex.quote(sys.executable)} -P -m slurm submit --dry-run"
+    environment = {**small_job.environment, "AAE_SLURM_SETUP": setup}
+    printed = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, check=True).stdout
+    assert "echo a\u00a0b\n".encode() in printed
+
+
 def test_ctrl_c_ends_a_looking_command_without_a_traceback(small_job: Job) -> None:
     """`log --follow` of a run that waits."""
     small_job.interrupt(signal.SIGTERM, 20)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from job.output import Output
+from job.output import as_it_stands
 
 if TYPE_CHECKING:
     from job.training.trainer import Trainer
@@ -25,10 +25,9 @@ class Display:
 
     def __init__(self, trainer: "Trainer") -> None:
         total_steps = trainer.settings.total_steps
-        out = sys.stdout
         self._console = Console(
-            file=out.unescaped if isinstance(out, Output) else out,
-            force_terminal=out.isatty(),  # FORCE_COLOR, say, makes no terminal of a file
+            file=as_it_stands(),
+            force_terminal=sys.stdout.isatty(),  # FORCE_COLOR, say, makes no terminal of a file
             highlight=False,
             soft_wrap=True,
         )

@@ -8,6 +8,7 @@ from typing import Any
 from job.commandline import Parser
 from job.config.allocation import Allocation
 from job.config.flags import add_settings, read_configuration_from
+from job.output import as_it_stands
 from job.rundir.directory import RunDir
 from job.rundir.status import read_status
 from job.segment.plan import plan_start
@@ -42,7 +43,7 @@ def run(arguments: list[str]) -> int:
     told: dict[str, Any] = {"run": run_dir.path.name, "run_dir": str(run_dir.path)}
     if options.dry_run:
         script = script_text(run_dir, configuration.allocation)
-        sys.stdout.write(json.dumps({**told, "script": script}, indent=1) + "\n" if options.json else script)
+        as_it_stands().write(json.dumps({**told, "script": script}, indent=1) + "\n" if options.json else script)
         return 0
     told |= {"cluster": configuration.allocation.cluster}
     if plan.is_finished:
