@@ -254,6 +254,8 @@ def test_a_whole_node_trains_the_run_once(job: SlurmJob, whole: Traces, tmp_path
         "--exclusive",
         "-o",
         str(tmp_path / "probe"),
+        "-e",
+        "/dev/null",
         "--wrap",
         "srun -c32 true; srun -c32 hostname",
     )
