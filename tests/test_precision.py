@@ -109,6 +109,7 @@ def test_every_call_trains_once_on_its_own_images(records: bool, monkeypatch: py
     assert len(told) == (0 if records else 1)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(
     torch.ops.mkldnn._is_mkldnn_bf16_supported() or torch.cuda.is_available(),
     reason="this machine has bfloat16 products",
