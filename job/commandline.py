@@ -54,6 +54,9 @@ def run_command(prog: str, commands: Mapping[str, Command], default: str, argume
     except AaeError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 1
     except ReaderGoneError:
         return EXIT_FINISHED
     except KeyboardInterrupt:

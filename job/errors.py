@@ -4,6 +4,7 @@ AaeError                      1   something outside went wrong; try again
 ├── UsageError                2   the command asks for what cannot be; nothing was written
 │   ├── SettingsError         2   mistakes in the settings, all of them at once
 │   └── TakenOverError        2   another process writes this run
+├── StorageError          1   the disk gave no answer at a start; another start may get one
 ├── HangError                 1   a step never ends; the process ends itself
 ├── CheckpointError           1   one checkpoint cannot be used; the one before it may
 └── HopelessError             3   a restart will not help
@@ -51,6 +52,10 @@ class HangError(AaeError):
     def __init__(self, message: str, where: str) -> None:
         self.where = where
         super().__init__(message)
+
+
+class StorageError(AaeError):
+    """What a start needs could not be read or written for a minute."""
 
 
 class HopelessError(AaeError):

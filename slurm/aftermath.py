@@ -11,14 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from job.errors import AaeError
+from job.errors import AaeError, StorageError
 from job.output import install, wait_for_no_reader
 from job.rundir.cancel import read_mark
 from job.rundir.directory import RunDir
+from job.rundir.patience import at_start
 from job.rundir.status import Status, now, write_status
 from job.segment.crash import Crash, records_before, what_to_change
 from slurm.node.postmortem import put_on_record, task_lives
-from slurm.node.restart import plan_restart
+from slurm.node.restart import plan_restart, restart_unseen
 from slurm.node.start import Start
 from slurm.scheduler.queue import GOES_ON, show_job
 from slurm.scheduler.requeue import REQUEUE_FOR_S
@@ -39,12 +40,18 @@ def main(arguments: list[str] | None = None) -> None:
     job = show_job(start.job_id, REQUEUE_FOR_S)
     if job is not None and job.get("JobState") not in GOES_ON:
         return  # Slurm is ending the job, and knows whether to start it again
-    mark = read_mark(run_dir)
-    if mark is not None and mark.names(start.owner):
-        return
     try:
+        mark = at_start(lambda: read_mark(run_dir), run_dir)
+        if mark is not None and mark.names(start.owner):
+            return
         told = put_on_record(run_dir, start, lambda status: _killed(run_dir, start, status, int(exit_code)))
-    except (AaeError, OSError) as error:
+    except (StorageError, OSError) as error:
+        print(f"aae-slurm: {error}", file=sys.stderr, flush=True)
+        refusal = restart_unseen(start)
+        if refusal is not None:
+            print(f"aae-slurm: job {start.job_id} is not started again: {refusal}", file=sys.stderr, flush=True)
+        return
+    except AaeError as error:
         if not task_lives(run_dir, start):
             print(f"aae-slurm: job {start.job_id} is not started again: {error}", file=sys.stderr, flush=True)
             return
@@ -60,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _start_again(run_dir: RunDir, start: Start, told: Status | None) -> None:
-    restart = plan_restart(run_dir, start)
+    restart = at_start(lambda: plan_restart(run_dir, start), run_dir)
     if told is not None and (restart.words or restart.is_changed):
         told = _amended(told, restart.words, avoided_nodes=restart.avoided)
         write_status(run_dir, told)

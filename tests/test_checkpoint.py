@@ -144,18 +144,11 @@ def test_a_checkpoint_of_a_given_up_segment_is_set_aside(run_dir: RunDir) -> Non
     assert (run_dir.checkpoints / "step-000000000020.pt.late").exists()
 
 
-def test_room_is_made_of_the_older_ones_and_only_if_that_helps(
-    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The verified one stays whatever the need; what would not suffice is not removed."""
-    size = run_dir.checkpoint_file(10).stat().st_size
-    monkeypatch.setattr(RunDir, "free_bytes", lambda _: 100)
-    with pytest.raises(OSError, match="are needed"):
-        make_room(run_dir, size + 101, 20)
-    assert run_dir.checkpoint_steps() == [20, 10]
-    make_room(run_dir, 100, 20)
-    assert run_dir.checkpoint_steps() == [20, 10]
-    make_room(run_dir, size + 100, 20)
-    assert run_dir.checkpoint_steps() == [20]
-    with pytest.raises(OSError, match="are needed"):
-        make_room(run_dir, size + 100, 20)
+def test_room_is_made_of_the_older_ones_one_at_a_time(run_dir: RunDir) -> None:
+    """The oldest goes first; the verified one stays whatever the need."""
+    save_checkpoint(run_dir, 30, STATE)
+    assert make_room(run_dir, 30)
+    assert run_dir.checkpoint_steps() == [30, 20]
+    assert make_room(run_dir, 30)
+    assert not make_room(run_dir, 30)
+    assert run_dir.checkpoint_steps() == [30]

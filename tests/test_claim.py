@@ -11,7 +11,7 @@ import pytest
 from job.config.allocation import Allocation
 from job.config.settings import Settings
 from job.config.sources import Configuration
-from job.errors import TakenOverError, UsageError
+from job.errors import StorageError, TakenOverError
 from job.rundir import claim
 from job.rundir.cancel import CancelMark, read_mark
 from job.rundir.claim import claim_run
@@ -175,18 +175,19 @@ def test_a_cancel_that_meets_the_clearing_of_leftovers_leaves_its_mark(run_dir: 
         mark.leave(RunDir(run_dir.path / "gone"))
 
 
-def test_a_run_whose_first_sign_of_life_cannot_be_written_is_refused(
+def test_a_run_whose_first_sign_of_life_cannot_be_written_gives_up(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The claim is there, and then the disk takes no more: one message, no traceback."""
+    """The claim is there, and then the disk takes no more, not even a moment later: one message, no traceback."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("job.rundir.heartbeat.write_status", refuse)
+    monkeypatch.setattr("job.rundir.patience.PATIENCE_S", 0.2)
     settings = Settings(runs_dir=run_dir.path.parent, run_name=run_dir.path.name)
     with (
-        pytest.raises(UsageError, match=r"cannot be written: .*Input/output error"),
+        pytest.raises(StorageError, match=r"could not be read or written .*Input/output error"),
         Run(plan_start(Configuration(settings, Allocation(), {}))),
     ):
         pass

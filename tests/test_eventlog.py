@@ -65,19 +65,23 @@ def test_nan_is_refused_and_not_written_as_null(run_dir: RunDir) -> None:
 @pytest.mark.parametrize("torn", [b'{"ti', b"x" * 200_000, b""])
 def test_only_a_torn_last_line_is_cut(run_dir: RunDir, torn: bytes) -> None:
     """What a killed writer left without a newline goes, whatever its length; whole lines stay."""
-    run_dir.events_file.write_bytes(b'{"a":1}\n{"b":2}\n' + torn)
-    assert list(read_lines(run_dir.events_file)) == [b'{"a":1}\n', b'{"b":2}\n']
-    assert last_records(run_dir.events_file, 1) == [{"b": 2}] or len(torn) > 65536
+    run_dir.events_file.write_bytes(b"".join([first := _record("started", 0), second := _record("step", 1)]) + torn)
+    assert list(read_lines(run_dir.events_file)) == [first, second]
+    assert last_records(run_dir.events_file, 1) == [orjson.loads(second)] or len(torn) > 65536
     cut_torn_line(run_dir.events_file)
-    assert run_dir.events_file.read_bytes() == b'{"a":1}\n{"b":2}\n'
+    assert run_dir.events_file.read_bytes() == first + second
+
+
+def _record(event: str, step: int, segment: int = 1, **more: object) -> bytes:
+    return orjson.dumps({"time": now(), "event": event, "segment": segment, "step": step, **more}) + b"\n"
 
 
 def _log(path: Path, as_written: bool, *records: tuple[int, str, int, int | None]) -> None:
     with path.open("wb") as file:
         for segment, event, step, from_step in records:
-            first = {"time": now()} if as_written else {"message": "keys in another order"}
             extra = {} if from_step is None else {"from_step": from_step}
-            file.write(orjson.dumps({**first, "event": event, "segment": segment, "step": step, **extra}) + b"\n")
+            record = orjson.loads(_record(event, step, segment, **extra))
+            file.write(orjson.dumps(record if as_written else dict(reversed(record.items()))) + b"\n")
 
 
 @pytest.mark.parametrize("as_written", [True, False])
@@ -113,14 +117,14 @@ def test_following_prints_a_record_once_that_comes_while_the_log_is_read(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What is appended between the first look at the log and the end of its first reading is left to the following."""
-    run_dir.events_file.write_bytes(b'{"event":"step","segment":1,"step":1}\n')
+    run_dir.events_file.write_bytes(_record("step", 1))
     write_status(run_dir, Status(state="finished", total_steps=2, step=2))
-    append = b'{"event":"step","segment":1,"step":2}\n'
+    append = _record("step", 2)
 
-    def merged_lines(path: Path, event: str | None, num_bytes: int | None) -> Iterator[bytes]:
-        with path.open("ab") as file:
+    def merged_lines(*arguments: Any) -> Iterator[Any]:
+        with run_dir.events_file.open("ab") as file:
             file.write(append)
-        return reader.merged_lines(path, event, num_bytes)
+        return reader.merged_lines(*arguments)
 
     monkeypatch.setattr("slurm.login.log.merged_lines", merged_lines)
     print_log(run_dir, event="step", fields=["step"], csv=True, follow=True)

@@ -190,7 +190,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_verdict(small_disk: Path, re
     with _full(small_disk):
         process.send_signal(signal.SIGCONT)
         assert job.wait(process) == 3, job.output
-    for word in ("takes no writes", "Make room", "MiB are free", str(job.run_dir.path)):
+    for word in ("takes no writes", "Make room", str(job.run_dir.path)):
         assert word in job.output
     status = job.status()
     assert (status["state"], status["reason"], status["exit_code"]) == ("failed", "disk", 3)

@@ -4,7 +4,6 @@ The file is torch's own zip archive, so `torch.load(file, weights_only=True)` re
 it stands in the archive's comment, written while the content streams to disk.
 """
 
-import errno
 import hashlib
 import io
 import pickle
@@ -12,13 +11,16 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from job.errors import CheckpointError, HopelessError, UsageError
+from job.errors import CheckpointError, HopelessError, StorageError, UsageError
 from job.rundir.directory import RunDir
+from job.rundir.patience import at_start
+from job.rundir.small_file import exists, names_in
 
 FORMAT = 1
 LAG_S = 30.0  # how long another node's file may take to be seen on a shared filesystem
@@ -116,25 +118,30 @@ def load_newest(
 ) -> tuple[dict[str, Any] | None, list[CheckpointError]]:
     """The newest checkpoint that verifies, None if there has never been one, and the errors of the bad ones before it.
 
-    A bad one is renamed, never deleted. The one of `known_step` may be late to appear on a shared filesystem: it is waited
-    for. Raises HopelessError if there has been a checkpoint and none can be used.
+    A damaged one is renamed, never deleted; one that cannot be read now is waited for, as is that of `known_step`, which may
+    be late to appear on a shared filesystem. Raises HopelessError if there has been a checkpoint and none can be used,
+    StorageError if one of them may be usable another time.
     """
     bad: list[CheckpointError] = []
+    away: StorageError | None = None
     if known_step and not _appears(run_dir, known_step, tell):
         bad.append(
             CheckpointError(f"{run_dir.checkpoint_file(known_step)} is known to have been written and is not there")
         )
-    for step in run_dir.checkpoint_steps(known_step):
+    for step in at_start(lambda: run_dir.checkpoint_steps(known_step), run_dir, tell):
         path = run_dir.checkpoint_file(step)
         try:
-            return read_checkpoint(path), bad
+            return at_start(partial(read_checkpoint, path), run_dir, tell), bad
         except CheckpointError as error:
-            run_dir.fence()
-            path.rename(_aside(path, "bad"))
+            at_start(partial(_set_aside, run_dir, path, "bad"), run_dir, tell)
             bad.append(CheckpointError(f"{error}; kept aside as {path.name}.bad"))
-        except OSError as error:
+        except StorageError as error:
+            away = error
             bad.append(CheckpointError(f"{path} cannot be read: {error}"))
-    if known_step or bad or any(run_dir.checkpoints.glob("*.pt.bad")):
+    if away is not None:
+        raise away
+    names = at_start(lambda: names_in(run_dir.checkpoints), run_dir, tell)
+    if known_step or bad or any(name.endswith(".pt.bad") for name in names):
         raise HopelessError(
             "no_checkpoint",
             "\n".join(
@@ -153,8 +160,8 @@ def _appears(run_dir: RunDir, step: int, tell: Callable[[str], None]) -> bool:
     path = run_dir.checkpoint_file(step)
     deadline = time.monotonic() + LAG_S
     told = False
-    while not path.exists():
-        if _aside(path, "bad").exists() or time.monotonic() > deadline:
+    while not at_start(lambda: exists(path), run_dir, tell):
+        if exists(_aside(path, "bad")) or time.monotonic() > deadline:
             return False
         if not told:
             tell(f"{path} is known to have been written and cannot be seen yet: waiting up to {LAG_S:.0f} s for it")
@@ -164,20 +171,21 @@ def _appears(run_dir: RunDir, step: int, tell: Callable[[str], None]) -> bool:
     return True
 
 
-def make_room(run_dir: RunDir, needed_bytes: int, verified_step: int) -> None:
-    """See to it that so much can be written, if need be by removing older checkpoints; raises OSError if it cannot.
+def _set_aside(run_dir: RunDir, path: Path, why: str) -> None:
+    run_dir.fence()
+    path.rename(_aside(path, why))
+
+
+def make_room(run_dir: RunDir, verified_step: int) -> bool:
+    """Remove the oldest checkpoint before that of `verified_step`; False if there is none. Raises OSError.
 
     The one of `verified_step`, which this process has written or read, is what a crash would fall back to, and stays.
     """
-    free = run_dir.free_bytes()
-    if free >= needed_bytes:
-        return
-    older = [run_dir.checkpoint_file(step) for step in run_dir.checkpoint_steps() if step < verified_step]
-    if free + sum(path.stat().st_size for path in older) < needed_bytes:
-        message = f"{needed_bytes / 2**20:.1f} MiB are needed, {free / 2**20:.1f} MiB are free"
-        raise OSError(errno.ENOSPC, message, str(run_dir.path))
-    for path in older:
-        path.unlink(missing_ok=True)
+    older = [step for step in run_dir.checkpoint_steps() if step < verified_step]
+    if not older:
+        return False
+    run_dir.remove(run_dir.checkpoint_file(older[-1]))
+    return True
 
 
 def prune(run_dir: RunDir, keep: int, newest: int) -> None:
@@ -188,10 +196,9 @@ def prune(run_dir: RunDir, keep: int, newest: int) -> None:
     steps = run_dir.checkpoint_steps(newest)
     for step in steps:
         if step > newest:
-            path = run_dir.checkpoint_file(step)
-            path.rename(_aside(path, "late"))
+            _set_aside(run_dir, run_dir.checkpoint_file(step), "late")
     for step in [step for step in steps if step <= newest][keep:]:
-        run_dir.checkpoint_file(step).unlink(missing_ok=True)
+        run_dir.remove(run_dir.checkpoint_file(step))
 
 
 def _aside(path: Path, why: str) -> Path:

@@ -3,15 +3,15 @@
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from job.checkpoints.checkpoint import make_room, prune, save_checkpoint
 from job.log.writer import EventLog
-from job.rundir.directory import RunDir
+from job.rundir.directory import FULL, RunDir
 from job.rundir.outbox import Outbox
 from job.rundir.patience import patiently
 
-SMALL_BYTES = 2**18  # what names, log lines and the status may take
+T = TypeVar("T")
 
 State = Callable[[], dict[str, Any]]
 
@@ -22,14 +22,13 @@ class Saver:
     `saved_step` is that of the newest, None before the first; `save_s` what the last took.
     """
 
-    def __init__(self, run_dir: RunDir, outbox: Outbox, log: EventLog, keep_checkpoints: int, num_bytes: int) -> None:
+    def __init__(self, run_dir: RunDir, outbox: Outbox, log: EventLog, keep_checkpoints: int) -> None:
         self.saved_step: int | None = None
         self.save_s = 0.0
         self._run_dir = run_dir
         self._outbox = outbox
         self._log = log
         self._keep_checkpoints = keep_checkpoints
-        self._num_bytes = num_bytes
         self._fails = False  # whether the last attempt did
 
     def save(self, step: int, state: State) -> None:
@@ -37,12 +36,16 @@ class Saver:
         if step in (0, self.saved_step):
             return
         began = time.perf_counter()
-        self._outbox.drain()
+        with contextlib.suppress(OSError):  # what waits is carried
+            self.with_room(self._outbox.write)
         if not self._outbox.items:
             self._outbox.sync()
+        if self._outbox.replaced:
+            self._outbox.replaced = False
+            message = "events.jsonl was replaced by another file; the records go there now, those since the last checkpoint too"
+            self._log.write("warning", step=step, reason="log_replaced", message=message)
         content = state()
-        self.make_room(self._num_bytes)
-        saved = save_checkpoint(self._run_dir, step, content)
+        saved = self.with_room(lambda: save_checkpoint(self._run_dir, step, content))
         self.saved_step = step
         self.save_s = time.perf_counter() - began
         self._log.write(
@@ -79,16 +82,18 @@ class Saver:
 
         def save() -> None:
             self.save(step, state)
-            with contextlib.suppress(OSError):  # there may be enough all the same
-                self.make_room(0)
-            self._outbox.flush()
+            self.with_room(self._outbox.flush)
 
         patiently(save, self._run_dir, f"the newest checkpoint is of step {self.saved_step or 0}")
 
-    def make_room(self, num_bytes: int) -> None:
-        """See to it that so much can be written beside all that is due, if need be by removing older checkpoints.
+    def with_room(self, attempt: Callable[[], T]) -> T:
+        """Try to write, and give up an older checkpoint each time that a disk or a quota is full; raises OSError.
 
-        Raises OSError if it cannot.
+        Only a write tells whether there is room: a quota shows in nothing else, and some filesystems report none at all.
         """
-        pending = sum(len(item.content) for item in self._outbox.items)
-        make_room(self._run_dir, num_bytes + pending + SMALL_BYTES, self.saved_step or 0)
+        while True:
+            try:
+                return attempt()
+            except OSError as error:
+                if error.errno not in FULL or not make_room(self._run_dir, self.saved_step or 0):
+                    raise

@@ -10,6 +10,8 @@ from job.config.flags import add_settings, read_configuration_from
 from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE
 from job.output import wait_for_no_reader
 from job.rundir.claim import StopReason
+from job.rundir.directory import RunDir
+from job.rundir.patience import at_start
 from job.rundir.status import read_status
 from job.segment.plan import Plan, plan_start
 from job.segment.run import Run
@@ -20,7 +22,7 @@ def run(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     _, configuration = read_configuration_from(_parser(), arguments)
     wait_for_no_reader()
-    plan = plan_start(configuration)
+    plan = at_start(lambda: plan_start(configuration), RunDir(configuration.settings.run_dir), print)
     if plan.is_finished:
         print(f"finished already: {plan.run_dir.path.name}")
         _tell_results(plan)

@@ -13,6 +13,7 @@ from job.config.sources import Configuration
 from job.errors import UsageError
 from job.machine import source_digest, versions
 from job.rundir.directory import RunDir
+from job.rundir.small_file import DamagedError, read_json
 
 FORMAT = 1
 
@@ -50,21 +51,13 @@ class Record(BaseModel):
 
 
 def read_record(run_dir: RunDir) -> Record | None:
-    """settings.json of a run, None if there is none; raises UsageError if it cannot be read."""
+    """settings.json of a run, None if there is none; raises UsageError if it is damaged, OSError if it cannot be read now."""
     try:
-        content = run_dir.settings_file.read_bytes()
-    except FileNotFoundError:
+        record = read_json(run_dir.settings_file, Record)
+    except DamagedError as error:
+        raise UsageError(f"{error}; restore it, or take another AAE_RUN_NAME") from error
+    if record is None:
         return None
-    except OSError as error:
-        raise UsageError(
-            f"{run_dir.settings_file} cannot be read: {error}; set AAE_RUNS_DIR to another folder"
-        ) from error
-    try:
-        record = Record.model_validate_json(content)
-    except ValidationError as error:
-        raise UsageError(
-            f"{run_dir.settings_file} cannot be read: {error}; restore it, or take another AAE_RUN_NAME"
-        ) from error
     if record.format != FORMAT:
         raise UsageError(
             f"{run_dir.settings_file} has format {record.format}, this version reads {FORMAT}; "
@@ -78,19 +71,31 @@ def recorded_settings(record: Record, run_dir: RunDir) -> Settings:
     try:
         return Settings(**record.settings)
     except ValidationError as error:
-        raise UsageError(
-            f"{run_dir.settings_file} was written by version {record.versions.get('aae-job')} of this project and does not "
-            f"fit this one: {error}; install that version, or take another AAE_RUN_NAME"
-        ) from error
+        raise _other_version(record, run_dir, error) from error
 
 
 def recorded_allocation(run_dir: RunDir) -> Allocation | None:
-    """What a run asks of Slurm; None if its settings cannot be read, which no restart would help."""
+    """What a run asks of Slurm; None if its settings are damaged, which no restart would help. Raises OSError."""
     try:
         record = read_record(run_dir)
+        return allocation_of(record, run_dir) if record is not None else None
     except UsageError:
         return None
-    return Allocation.model_validate(record.slurm) if record is not None else None
+
+
+def allocation_of(record: Record, run_dir: RunDir) -> Allocation:
+    """What a record asks of Slurm; raises UsageError if this version does not know it."""
+    try:
+        return Allocation.model_validate(record.slurm)
+    except ValidationError as error:
+        raise _other_version(record, run_dir, error) from error
+
+
+def _other_version(record: Record, run_dir: RunDir, error: ValidationError) -> UsageError:
+    return UsageError(
+        f"{run_dir.settings_file} was written by version {record.versions.get('aae-job')} of this project and does not "
+        f"fit this one: {error}; install that version, or take another AAE_RUN_NAME"
+    )
 
 
 def source_revision() -> str | None:

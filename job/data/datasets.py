@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from job.errors import AaeError, UsageError
+from job.rundir.small_file import exists
 
 Dataset = Literal["digits", "mnist", "fashion-mnist", "kmnist"]
 
@@ -16,16 +17,22 @@ TORCHVISION_CLASS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist"
 
 def check_dataset(dataset: str, data_dir: Path) -> None:
     """Raise UsageError if the files of a data set are not there."""
-    if dataset not in TORCHVISION_CLASS:
-        return
-    raw = data_dir / TORCHVISION_CLASS[dataset] / "raw"
-    names = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
-    missing = [name for name in names if not (raw / name).is_file()]
+    missing = missing_files(dataset, data_dir)
     if missing:
+        names = " and no ".join(path.name for path in missing)
         raise UsageError(
-            f"AAE_DATASET={dataset}: no {' and no '.join(missing)} in {raw}; set AAE_DATA_DIR to where they are, or type "
+            f"AAE_DATASET={dataset}: no {names} in {missing[0].parent}; set AAE_DATA_DIR to where they are, or type "
             f"on a machine with internet: aae-job fetch --dataset {dataset} --data-dir {data_dir}"
         )
+
+
+def missing_files(dataset: str, data_dir: Path) -> list[Path]:
+    """Files of a data set that are not there, none of an embedded one; raises OSError if that cannot be said now."""
+    if dataset not in TORCHVISION_CLASS:
+        return []
+    raw = data_dir / TORCHVISION_CLASS[dataset] / "raw"
+    names = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+    return [raw / name for name in names if not exists(raw / name)]
 
 
 def fetch(dataset: str, data_dir: Path) -> Path:

@@ -1,5 +1,6 @@
 """The images of a data set and their classes: the embedded digits, or torchvision's files."""
 
+import errno
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aae.networks import NUM_PIXELS
-from job.data.datasets import NUM_HELD_OUT_IMAGES, NUM_TRAINING_IMAGES, TORCHVISION_CLASS, Dataset
+from job.data.datasets import NUM_HELD_OUT_IMAGES, NUM_TRAINING_IMAGES, TORCHVISION_CLASS, Dataset, missing_files
 from job.errors import UsageError
 
 
@@ -24,7 +25,7 @@ class Images:
 def load_images(dataset: Dataset, data_dir: Path, *, train: bool) -> Images:
     """The training images, or those held out: MNIST's test images, of `digits` its last 2,000.
 
-    Raises UsageError if their number is not the data set's.
+    Raises UsageError if their number is not the data set's, OSError if its files are not there, or cannot be read now.
     """
     num_train, num_held_out = NUM_TRAINING_IMAGES[dataset], NUM_HELD_OUT_IMAGES[dataset]
     if dataset == "digits":
@@ -32,6 +33,8 @@ def load_images(dataset: Dataset, data_dir: Path, *, train: bool) -> Images:
             part = slice(0, num_train) if train else slice(num_train, None)
             pixels, labels = torch.from_numpy(arrays["images"][part]), torch.from_numpy(arrays["labels"][part])
     else:
+        for path in missing_files(dataset, data_dir):
+            raise FileNotFoundError(errno.ENOENT, f"a file of the data set {dataset} is not there", str(path))
         import torchvision
 
         found = getattr(torchvision.datasets, TORCHVISION_CLASS[dataset])(data_dir, train=train)

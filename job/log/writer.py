@@ -9,8 +9,10 @@ import orjson
 import structlog
 
 from job.log.events import EVENTS
+from job.log.reader import end_of_lines
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
+from job.rundir.small_file import exists
 from job.rundir.status import now
 
 
@@ -50,18 +52,6 @@ def _render(_: Any, __: str, record: MutableMapping[str, Any]) -> tuple[tuple[by
 
 def cut_torn_line(path: Path) -> None:
     """Remove a last line that a killed writer left without its newline."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = size
-        while end > 0:
-            start = max(0, end - 65536)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)
+    end = end_of_lines(path)
+    if exists(path) and end < path.stat().st_size:
+        os.truncate(path, end)

@@ -14,12 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from job.config.settings import Settings
 from job.errors import EXIT_FINISHED, AaeError
 from job.log.events import EXACT
-from job.log.reader import merged_records, read_lines
+from job.log.reader import merged_records, parse, read_lines
 from job.rundir.directory import RunDir
 
 # How a process is interrupted: the signals that it gets, and how often this is drawn.
@@ -226,7 +224,7 @@ def table(proof: Proof) -> list[str]:
 
 
 def _records(run_dir: RunDir) -> Iterator[Mapping[str, Any]]:
-    return (orjson.loads(line) for line in read_lines(run_dir.events_file))
+    return (record for line in read_lines(run_dir.events_file) if (record := parse(line)) is not None)
 
 
 def _digest(path: Path) -> str:

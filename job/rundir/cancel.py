@@ -1,19 +1,20 @@
 """The mark that stops a run for good: left by whoever cancels it, found by the process at its next heartbeat."""
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from job.rundir.directory import RunDir
 from job.rundir.liveness import Owner
+from job.rundir.small_file import DamagedError, read_json
 
 
 class CancelMark(BaseModel):
     """Which job, or which process, is to stop and not to come back; `others` are further jobs of the run's."""
 
-    job_id: str | None
+    job_id: str | None = None
     others: list[str] = []
-    host: str | None
-    pid: int | None
-    time: str
+    host: str | None = None
+    pid: int | None = None
+    time: str = ""
 
     def names(self, owner: Owner) -> bool:
         """Whether it is this owner's job that is to stop."""
@@ -25,11 +26,11 @@ class CancelMark(BaseModel):
 
 
 def read_mark(run_dir: RunDir) -> CancelMark | None:
-    """The mark in a run directory, None if there is none."""
+    """The mark in a run directory, None if there is none; a damaged one names nobody. Raises OSError if it cannot be read now."""
     try:
-        return CancelMark.model_validate_json(run_dir.cancel_mark.read_bytes())
-    except (OSError, ValidationError):
-        return None
+        return read_json(run_dir.cancel_mark, CancelMark)
+    except DamagedError:
+        return CancelMark()
 
 
 def lift_mark(run_dir: RunDir, found: CancelMark | None, owner: Owner) -> None:
@@ -43,4 +44,4 @@ def lift_mark(run_dir: RunDir, found: CancelMark | None, owner: Owner) -> None:
 
 def remove_mark(run_dir: RunDir) -> None:
     """Let the run go on: for whoever starts or submits it on purpose."""
-    run_dir.cancel_mark.unlink(missing_ok=True)
+    run_dir.remove(run_dir.cancel_mark)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from job.rundir.small_file import exists, is_folder, names_in
+
 STEP_NAME = "step-{:012d}"
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's share of it; room may come back
@@ -89,14 +91,18 @@ class RunDir:
     def claim_file(self, segment: int) -> Path:
         return self.path / ".claims" / f"{segment:06d}"
 
+    def pass_file(self, segment: int) -> Path:
+        """There as long as the segment may write."""
+        return self.path / ".claims" / f"{segment:06d}.pass"
+
     def checkpoint_file(self, step: int) -> Path:
         return self.checkpoints / (STEP_NAME.format(step) + ".pt")
 
     def checkpoint_steps(self, known_step: int | None = None) -> list[int]:
-        """Steps of the checkpoints, newest first; `known_step` is looked up by name, since a listing may lag."""
-        names = (path.name for path in self.checkpoints.glob("step-*.pt"))
+        """Steps of the checkpoints, newest first; `known_step` is looked up by name, since a listing may lag. Raises OSError."""
+        names = names_in(self.checkpoints)
         listed = {int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d{12})\.pt", name))}
-        if known_step and self.checkpoint_file(known_step).exists():
+        if known_step and exists(self.checkpoint_file(known_step)):
             listed.add(known_step)
         return sorted(listed, reverse=True)
 
@@ -153,11 +159,6 @@ class RunDir:
         finally:
             os.close(descriptor)
 
-    def free_bytes(self) -> int:
-        """Bytes that this user may still write on the run directory's filesystem, quotas aside; raises OSError."""
-        filesystem = os.statvfs(self.path)
-        return filesystem.f_bavail * filesystem.f_frsize
-
     @contextlib.contextmanager
     def replacing_folder(self, path: Path) -> Iterator[Path]:
         """Fill a temporary folder, which takes the place of the folder `path` when the block ends; as `replacing`."""
@@ -173,22 +174,30 @@ class RunDir:
             raise
         sync_folder(path.parent)
 
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+        self.fence()
+        path.unlink(missing_ok=True)
+
     def remove_folder(self, path: Path) -> None:
         """Remove a folder so that it is seen whole or not at all; does nothing if there is none."""
         self.fence()
-        if path.is_dir():
+        if is_folder(path):
             aside = path.with_name(_temporary_name(path.name))
             path.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
 
     def clear_temporaries(self) -> None:
         """Remove what killed writers left behind. Only the run's writer may call this."""
+        self.fence()
         for folder in (self.path, self.checkpoints, self.lattices, self.evaluations, self.claim_file(1).parent):
-            for stale in folder.glob(".*.tmp"):
-                if stale.is_dir():
-                    shutil.rmtree(stale, ignore_errors=True)
-                else:
-                    stale.unlink(missing_ok=True)
+            for name in names_in(folder):
+                if name.startswith(".") and name.endswith(".tmp"):
+                    stale = folder / name
+                    if is_folder(stale):
+                        shutil.rmtree(stale, ignore_errors=True)
+                    else:
+                        stale.unlink(missing_ok=True)
 
 
 def _temporary_name(name: str) -> str:
@@ -206,7 +215,7 @@ def sync_folder(folder: Path) -> None:
 
 def create_exclusively(path: Path, content: bytes) -> None:
     """Create a file that must not exist, whole; raises FileExistsError. Of several at once, on any machine, one wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(_temporary_name(path.name))
     try:
         _create(temporary, content)

@@ -8,6 +8,7 @@ from typing import Any
 from job.errors import AaeError
 from job.machine import peak_memory_bytes
 from job.rundir.directory import RunDir
+from job.rundir.small_file import exists
 from job.rundir.status import Status, now, write_status
 
 HEARTBEAT_S = 5.0
@@ -32,8 +33,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Write the first status and keep it fresh."""
-        self.write()
+        """Keep the status fresh from now on."""
         self._thread.start()
 
     def write(self, **changes: Any) -> None:
@@ -57,7 +57,7 @@ class Heartbeat:
                 # A full or absent disk must not end training, nor a moment without memory; the next beat tries again.
                 with contextlib.suppress(OSError, MemoryError):
                     self.write()
-                    self.cancelled = self._run_dir.cancel_mark.exists()
+                    self.cancelled = exists(self._run_dir.cancel_mark)
             except AaeError as error:
                 self.error = error
                 return

@@ -9,7 +9,8 @@ from job.rundir.claim import Cause, Claim, claim_run, read_segment
 from job.rundir.directory import FULL, RunDir
 from job.rundir.heartbeat import Heartbeat
 from job.rundir.liveness import Owner
-from job.rundir.patience import patiently
+from job.rundir.patience import at_start
+from job.rundir.small_file import exists
 from job.rundir.status import State, Status, read_status
 
 
@@ -20,7 +21,6 @@ class Lease:
     """
 
     def __init__(self, run_dir: RunDir, claim: Claim, total_steps: int) -> None:
-        run_dir.fence = claim.check
         self.claim = claim
         self.before = read_status(run_dir)
         self.previous = read_segment(run_dir, claim.number - 1)
@@ -30,19 +30,31 @@ class Lease:
         self._run_dir = run_dir
 
     @classmethod
-    def take(cls, run_dir: RunDir, owner: Owner, total_steps: int, tell: Callable[[str], None]) -> Self:
+    def take(
+        cls, run_dir: RunDir, owner: Owner, total_steps: int, tell: Callable[[str], None], *, is_new: bool
+    ) -> Self:
         """Become the run's writer, and set aside what was left for an earlier one.
 
-        Raises TakenOverError if another process is, HopelessError if the disk stays full, OSError if it cannot be written.
+        Raises TakenOverError if another process is, HopelessError if the disk stays full, StorageError if it stays away, and
+        OSError at once if a run that `is_new` cannot be begun there.
         """
-        mark = read_mark(run_dir)
-        claim = patiently(lambda: claim_run(run_dir, owner, tell), run_dir, "nothing was written", only=FULL)
-        lease = cls(run_dir, claim, total_steps)
-        try:
-            lease.heartbeat.start()
+        mark = at_start(lambda: read_mark(run_dir), run_dir, tell)
+        if is_new:
+            run_dir.path.mkdir(parents=True, exist_ok=True)
+        claim = at_start(lambda: claim_run(run_dir, owner, tell), run_dir, tell, only=FULL if is_new else None)
+        at_start(claim.shut_out_earlier, run_dir, tell)
+        run_dir.fence = claim.check
+        lease = at_start(lambda: cls(run_dir, claim, total_steps), run_dir, tell)
+
+        def tidy() -> None:
+            lease.heartbeat.write()
             run_dir.clear_temporaries()
             lift_mark(run_dir, mark, owner)
-        except OSError:
+
+        lease.heartbeat.start()
+        try:
+            at_start(tidy, run_dir, tell)
+        except BaseException:
             lease.end()
             raise
         return lease
@@ -57,7 +69,7 @@ class Lease:
 
     def is_cancelled(self, *, look_anew: bool) -> bool:
         """Whether a cancel mark is there: as the last heartbeat saw it, or as it is now."""
-        return (look_anew or self.heartbeat.cancelled) and self._run_dir.cancel_mark.exists()
+        return (look_anew or self.heartbeat.cancelled) and exists(self._run_dir.cancel_mark)
 
     def release(self, state: State, cause: Cause, verdict: str, exit_code: int) -> None:
         """Write down how the segment ends; raises OSError, and may be tried again."""

@@ -5,7 +5,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
+
+from job.rundir.small_file import DamagedError, read_json
 
 
 class Owner(BaseModel):
@@ -81,10 +83,10 @@ class Owner(BaseModel):
 
 
 def read_owner(path: Path) -> Owner | None:
-    """The process that a file names; None if the file is gone or cannot be read."""
+    """The process that a file names; None if the file is gone or damaged. Raises OSError if it cannot be read now."""
     try:
-        return Owner.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return read_json(path, Owner)
+    except DamagedError:
         return None
 
 

@@ -1,13 +1,15 @@
-"""Waiting for a disk that takes no writes: full, read-only, or away."""
+"""Waiting for a disk that takes no writes or answers no reads: full, read-only, failing over, or away."""
 
 import time
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from job.errors import HopelessError
-from job.rundir.directory import RunDir
+from job.errors import HopelessError, StorageError
+from job.rundir.directory import FULL, RunDir
 
 PATIENCE_S = 60.0
+TOLD_AFTER_S = 3.0
+PAUSES_S = (0.05, 0.2, 0.5, 1.0)  # the last again and again
 
 T = TypeVar("T")
 
@@ -17,17 +19,58 @@ def patiently(attempt: Callable[[], T], run_dir: RunDir, left: str, only: Collec
 
     Raises HopelessError after a minute, with what is left of the run as `left` says.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    try:
+        return _until_it_works(attempt, only, lambda _: None)
+    except _GaveUpError as gave_up:
+        raise _full(run_dir, left, gave_up.error) from gave_up.error
+
+
+def at_start(
+    attempt: Callable[[], T],
+    run_dir: RunDir,
+    tell: Callable[[str], None] = lambda _: None,
+    only: Collection[int] | None = None,
+) -> T:
+    """Try to read or write what a start needs until it raises no OSError, or none whose number is in `only`.
+
+    Raises StorageError after a minute, HopelessError if the disk is full. `tell` gets a line about the waiting.
+    """
+    try:
+        return _until_it_works(attempt, only, tell)
+    except _GaveUpError as gave_up:
+        if gave_up.error.errno in FULL:
+            raise _full(run_dir, "nothing was written", gave_up.error) from gave_up.error
+        raise StorageError(
+            f"{run_dir.path} could not be read or written for {PATIENCE_S:.0f} s: {gave_up.error}. Nothing is lost; bring the "
+            "folder back, see that it may be read and written, and type the same command again"
+        ) from gave_up.error
+
+
+class _GaveUpError(Exception):
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+def _until_it_works(attempt: Callable[[], T], only: Collection[int] | None, tell: Callable[[str], None]) -> T:
+    began = time.monotonic()
+    pauses, told = iter(PAUSES_S), False
     while True:
         try:
             return attempt()
         except OSError as error:
             if only is not None and error.errno not in only:
                 raise
-            if time.monotonic() > deadline:
-                raise HopelessError(
-                    "disk",
-                    f"{run_dir.path} takes no writes: {error}; {left}. Make room, or bring the folder back, and type the "
-                    "same command again",
-                ) from error
-            time.sleep(1)
+            waited_s = time.monotonic() - began
+            if waited_s > PATIENCE_S:
+                raise _GaveUpError(error) from error
+            if not told and waited_s > TOLD_AFTER_S:
+                told = True
+                tell(f"waiting up to {PATIENCE_S:.0f} s for the disk: {error}")
+            time.sleep(next(pauses, PAUSES_S[-1]))
+
+
+def _full(run_dir: RunDir, left: str, error: OSError) -> HopelessError:
+    return HopelessError(
+        "disk",
+        f"{run_dir.path} takes no writes: {error}; {left}. Make room, or bring the folder back, and type the same command again",
+    )

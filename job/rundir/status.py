@@ -3,9 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from job.rundir.directory import FULL, RunDir
+from job.rundir.small_file import DamagedError, read_json
+
+DAMAGED = "damaged_status"
 
 _BLOCK_BYTES = 4096
 
@@ -23,33 +26,41 @@ class Status(BaseModel):
 
     `reason` is one word for programs, `verdict` a sentence for people, while training about saturation, then about the end;
     `saturation` is that verdict in one word, null before training; `step` and `checkpoint_step` count optimiser steps, done and
-    saved; `eta_s` is in seconds, null when unknown; `progress_at` is when a heartbeat first saw the step; the job is not to be
+    saved, of `total_steps`, 0 when unknown; `eta_s` is in seconds, null when unknown;
+    `progress_at` is when a heartbeat first saw the step; the job is not to be
     started on `avoided_nodes` again. `peak_memory_bytes` is the most main memory that the process has held; `crash` tells the
     story of the error that ended the last segment, null if none did.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     state: State
     reason: str | None = None
     saturation: Verdict | None = None
     verdict: str | None = None
     exit_code: int | None = None
-    step: int = 0
-    checkpoint_step: int | None = None
-    total_steps: int
-    segment: int = 0
+    step: int = Field(0, ge=0)
+    checkpoint_step: int | None = Field(None, ge=0)
+    total_steps: int = Field(ge=0)
+    segment: int = Field(0, ge=0)
     cluster: str | None = None
     job_id: str | None = None
     host: str | None = None
     pid: int | None = None
-    updated_at: str = ""
+    updated_at: str = Field(default_factory=now)
     progress_at: str | None = None
     eta_s: float | None = None
     avoided_nodes: list[str] = []
     device: str | None = None
     peak_memory_bytes: int | None = None
     crash: dict[str, Any] | None = None
+
+    @field_validator("updated_at", "progress_at")
+    @classmethod
+    def _is_time(cls, value: str | None) -> str | None:
+        if value is not None and datetime.fromisoformat(value).tzinfo is None:
+            raise ValueError("no time zone")
+        return value
 
     @classmethod
     def after(cls, before: "Status | None", state: State, total_steps: int, **changes: Any) -> "Status":
@@ -63,11 +74,17 @@ class Status(BaseModel):
 
 
 def read_status(run_dir: RunDir) -> Status | None:
-    """The status of a run, or None if there is none that can be read."""
+    """The status of a run, None if there is none; raises OSError if it cannot be read now.
+
+    Of a damaged one, what the run directory shows: a run that waits at its newest checkpoint, for the reason DAMAGED.
+    """
     try:
-        return Status.model_validate_json(run_dir.status_file.read_bytes())
-    except (OSError, ValidationError):
-        return None
+        return read_json(run_dir.status_file, Status)
+    except DamagedError as error:
+        step = next(iter(run_dir.checkpoint_steps()), 0)
+        return Status(
+            state="waiting", reason=DAMAGED, verdict=str(error), step=step, checkpoint_step=step or None, total_steps=0
+        )
 
 
 def write_status(run_dir: RunDir, status: Status) -> None:

@@ -5,7 +5,7 @@ import platform
 import traceback
 from typing import Any
 
-from job.errors import AaeError, HangError, HopelessError, UsageError
+from job.errors import AaeError, HangError, HopelessError, StorageError, UsageError
 from job.log.events import Story
 from job.log.reader import last_records
 from job.log.writer import EventLog
@@ -26,7 +26,7 @@ class Crash(Story):
     @property
     def cause(self) -> Cause:
         """What it counts as in the claim of its segment."""
-        if self.reason in ("refused", "exception", "out_of_memory", "killed", "hung", "no_gpu"):
+        if self.reason in ("refused", "exception", "out_of_memory", "killed", "hung", "no_gpu", "storage"):
             return self.reason  # type: ignore[return-value]  # mypy does not narrow str to these
         return "hopeless"
 
@@ -38,8 +38,8 @@ def crash_of(error: BaseException, run_dir: RunDir, step: int, device: str | Non
     reason = "refused" if isinstance(error, UsageError) else "exception"
     if isinstance(error, HopelessError):
         reason = error.reason
-    elif isinstance(error, HangError):
-        reason = "hung"
+    elif isinstance(error, HangError | StorageError):
+        reason = "hung" if isinstance(error, HangError) else "storage"
     elif not told and (isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY)):
         reason = "out_of_memory"
         text = f"{text}; {what_to_change(device, peak_memory_bytes())}"

@@ -1,5 +1,6 @@
 """What a start is going to do: compared with what the run is, before anything is written."""
 
+import errno
 from dataclasses import dataclass
 
 from job.config.settings import TOTAL, Settings
@@ -8,6 +9,7 @@ from job.config.sources import Configuration, variable
 from job.data.datasets import check_dataset
 from job.errors import UsageError
 from job.rundir.directory import RunDir
+from job.rundir.small_file import exists, is_folder, names_in
 from job.rundir.status import read_status
 
 
@@ -15,7 +17,7 @@ from job.rundir.status import read_status
 class Plan:
     """What a start is going to do, and where.
 
-    `is_changed` tells that settings.json has to be written anew.
+    `is_changed` tells that settings.json has to be written anew, `is_new` that there is none yet.
     """
 
     run_dir: RunDir
@@ -23,12 +25,14 @@ class Plan:
     settings: Settings
     is_changed: bool
     is_finished: bool
+    is_new: bool = False
 
 
 def plan_start(configuration: Configuration) -> Plan:
     """Compare what is asked with what the run is.
 
-    Raises UsageError if it is another run, naming each difference, or if its data set is not there.
+    Raises UsageError if it is another run, naming each difference, or if its data set is not there, OSError if the run
+    directory cannot be read now.
     """
     run_dir = RunDir(configuration.settings.run_dir)
     plan = _plan_against(run_dir, Record.of(configuration))
@@ -41,7 +45,9 @@ def _plan_against(run_dir: RunDir, wanted: Record) -> Plan:
     stored = read_record(run_dir)
     if stored is None:
         _refuse_foreign_folder(run_dir)
-        return Plan(run_dir, wanted, recorded_settings(wanted, run_dir), is_changed=True, is_finished=False)
+        return Plan(
+            run_dir, wanted, recorded_settings(wanted, run_dir), is_changed=True, is_finished=False, is_new=True
+        )
     settings = _settings_on_resume(run_dir, recorded_settings(stored, run_dir), recorded_settings(wanted, run_dir))
     values = settings.model_dump(mode="json")
     record = stored
@@ -53,10 +59,12 @@ def _plan_against(run_dir: RunDir, wanted: Record) -> Plan:
 
 
 def plan_recorded(run_dir: RunDir) -> Plan:
-    """Go on with a run as its settings.json says, whatever the environment holds; raises UsageError if there is none."""
+    """Go on with a run as its settings.json says, whatever the environment holds; raises OSError if there is none, or not now."""
     record = read_record(run_dir)
     if record is None:
-        raise UsageError(f"{run_dir.path} holds no settings.json; submit the run again")
+        raise FileNotFoundError(
+            errno.ENOENT, "the settings of a submitted run are not there", str(run_dir.settings_file)
+        )
     return _plan(run_dir, record, recorded_settings(record, run_dir), is_changed=False)
 
 
@@ -69,7 +77,7 @@ def _plan(run_dir: RunDir, record: Record, settings: Settings, *, is_changed: bo
             f"AAE_{'MAX_STEPS' if settings.max_steps else 'EPOCHS'} asks for; set it to at least that, "
             "or take another AAE_RUN_NAME"
         )
-    is_finished = status is not None and status.state == "finished" and run_dir.final_summary.is_file()
+    is_finished = status is not None and status.state == "finished" and exists(run_dir.final_summary)
     ended_early = settings.stop_when_saturated and status is not None and status.reason == "saturated"
     return Plan(
         run_dir,
@@ -103,11 +111,11 @@ def _settings_on_resume(run_dir: RunDir, stored: Settings, wanted: Settings) -> 
 
 
 def _refuse_foreign_folder(run_dir: RunDir) -> None:
-    if run_dir.path.exists() and not run_dir.path.is_dir():
+    if exists(run_dir.path) and not is_folder(run_dir.path):
         raise UsageError(f"{run_dir.path} is a file; take another AAE_RUNS_DIR or AAE_RUN_NAME")
     # Hidden ones are another submitter's, which is about to write the settings; a claim tells of a start that could not.
-    foreign = run_dir.path.is_dir() and any(path.name[0] != "." for path in run_dir.path.iterdir())
-    if foreign and not run_dir.claim_file(1).exists():
+    foreign = any(name[0] != "." for name in names_in(run_dir.path))
+    if foreign and not exists(run_dir.claim_file(1)):
         raise UsageError(
             f"{run_dir.path} holds files but no settings.json: it is no run directory; "
             "take another AAE_RUN_NAME, or move that folder away"

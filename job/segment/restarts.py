@@ -6,7 +6,7 @@ from job.segment.memory import was_killed_for_memory
 
 # Ends that use up the allowance if no new checkpoint came of the segment. Preemptions, requeues by an operator and failures
 # of a node are nobody's fault and never count.
-_FRUITLESS: frozenset[Cause] = frozenset({"time_limit", "exception", "out_of_memory", "killed", "hung"})
+_FRUITLESS: frozenset[Cause] = frozenset({"time_limit", "exception", "out_of_memory", "killed", "hung", "storage"})
 
 KILLS_BY_MEMORY = 2  # with the same memory once more is no accident
 

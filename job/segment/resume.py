@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from job.config.settings import Settings
-from job.log.reader import last_records
+from job.log.reader import Damage, last_records
 from job.machine import source_digest, versions
 from job.rundir.claim import Segment, read_segment
 from job.rundir.directory import RunDir
@@ -19,11 +19,19 @@ _ADVICE = {"hardware": "; AAE_SLURM_CONSTRAINT keeps a run on nodes of one kind"
 
 @dataclass(frozen=True)
 class Past:
-    """How the last segment ended, in words, and how many of its steps and seconds are known to be lost."""
+    """How the last segment ended, in words, and how many of its steps and seconds are known to be lost.
+
+    `damage` says which lines at the log's end could not be read, None for none.
+    """
 
     previous: str
-    steps_lost: int
-    seconds_lost: float
+    steps_lost: int = 0
+    seconds_lost: float = 0.0
+    damage: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As the `resumed` record tells it."""
+        return {"previous": self.previous, "steps_lost": self.steps_lost, "seconds_lost": self.seconds_lost}
 
 
 def known_step(lease: Lease) -> int:
@@ -40,21 +48,23 @@ def look_back(run_dir: RunDir, lease: Lease, state: dict[str, Any] | None) -> Pa
     """
     before, number = lease.before, lease.claim.number - 1
     how = _how_it_ended(lease.previous, lease.claim.segment.owner)
-    records = last_records(run_dir.events_file, 3)
+    damage = Damage()
+    records = last_records(run_dir.events_file, 3, damage)
+    words = damage.words(run_dir.path)
     if not records:
-        return Past(how, 0, 0.0)
+        return Past(how, damage=words)
     from_step = state["step"] if state else 0
     # An evaluation, and the verdict that it changes, are of an earlier step than records before them.
     done = max(record["step"] for record in records if record["segment"] == records[-1]["segment"])
     steps_lost = max(done, before.step if before else 0) - from_step
     if steps_lost <= 0:
-        return Past(how, 0, 0.0)
+        return Past(how, damage=words)
     lived_until = _seconds(records[-1]["time"])
     if before is not None and before.state == "running":
         lived_until = max(lived_until, _seconds(before.updated_at))
     # Done again is what the last segment to train did since it began, or since a checkpoint that it made.
     since = max(_last_began_at(run_dir, number), state["saved_at"] if state else 0.0)
-    return Past(how, steps_lost, max(0.0, round(lived_until - since, 1)))
+    return Past(how, steps_lost, max(0.0, round(lived_until - since, 1)), words)
 
 
 def _last_began_at(run_dir: RunDir, number: int) -> float:
@@ -69,7 +79,7 @@ def _last_began_at(run_dir: RunDir, number: int) -> float:
 def _how_it_ended(previous: Segment | None, now: Owner) -> str:
     if previous is None:
         return "left no record"
-    if previous.cause in ("exception", "out_of_memory", "hung", "no_gpu", "hopeless", "refused"):
+    if previous.cause in ("exception", "out_of_memory", "hung", "no_gpu", "storage", "hopeless", "refused"):
         return f"failed ({previous.cause})"
     if previous.cause == "elsewhere":
         return "was that of a directory that this one was copied or moved from"

@@ -3,9 +3,8 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from job.errors import EXIT_FINISHED, HangError, TakenOverError, UsageError
 from job.log.reader import read_lines
@@ -16,13 +15,15 @@ from job.rundir.claim import Cause, Segment, StopReason
 from job.rundir.lease import Lease
 from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
-from job.rundir.patience import patiently
-from job.rundir.status import State
+from job.rundir.patience import at_start, patiently
+from job.rundir.status import DAMAGED, State
 from job.segment.crash import crash_of, settle
 from job.segment.plan import Plan
 from job.segment.restarts import used_up
 from job.segment.resume import Past, changed_settings, inexactness, known_step, look_back
 from job.segment.watchdog import Watchdog
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from job.training.trainer import Stop, Trainer
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 class Run:
     """A claimed run as a context manager; `load`, then `train` as often as needed, then `finish` or `leave`.
 
-    Entering raises TakenOverError if another process writes the run, UsageError if its directory cannot be written. An
+    Entering raises TakenOverError if another process writes the run, UsageError if a new one cannot be begun there,
+    StorageError if the disk does not answer. An
     exception that leaves the block is put on record, except TakenOverError: then another process owns the directory.
     `allowance` is how many segments in a row may come to nothing before the run is no more started again by itself, None
-    where nothing does; `restarts` tells after an exception that it is to be started again, `exit_code` what to exit with.
+    where nothing does; `restarts` tells after an exception whether it is to be started again, None if that could not even be put
+    on record, `exit_code` what to exit with.
     `after_hang` is called where a step never ended, once that is on record, just before the process ends itself with its answer.
     """
 
@@ -49,7 +52,7 @@ class Run:
     ) -> None:
         self.run_dir = plan.run_dir
         self.settings = plan.settings.with_cpus()
-        self.restarts = False
+        self.restarts: bool | None = None
         self.exit_code = 1
         self.trainer: Trainer
         self.log: EventLog
@@ -67,12 +70,13 @@ class Run:
 
     def __enter__(self) -> Self:
         try:
-            self._lease = Lease.take(self.run_dir, self._owner, self.settings.total_steps, self._tell)
+            total_steps, is_new = self.settings.total_steps, self._plan.is_new
+            self._lease = Lease.take(self.run_dir, self._owner, total_steps, self._tell, is_new=is_new)
             try:
-                self._write_record()
-                self._outbox = Outbox(self.run_dir)
-                self.log = EventLog(self.run_dir, self._lease.claim.number, self._outbox)
-            except OSError:
+                self._patiently(self._write_record)
+                self._outbox = self._patiently(lambda: Outbox(self.run_dir))
+                self.log = self._patiently(lambda: EventLog(self.run_dir, self._lease.claim.number, self._outbox))
+            except BaseException:
                 self._lease.end()
                 raise
         except OSError as error:
@@ -80,6 +84,9 @@ class Run:
                 f"{self.run_dir.path} cannot be written: {error}; make it writable or set AAE_RUNS_DIR to a folder that is"
             ) from error
         return self
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        return at_start(attempt, self.run_dir, self._tell)
 
     def _write_record(self) -> None:
         if self._plan.is_changed or self.settings != self._plan.settings:
@@ -101,10 +108,12 @@ class Run:
         digest = source_digest()  # of what this process begins with
         device, warnings = prepare_torch(self.settings)
         lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"device": device_name(device)})
-        self.trainer = Trainer(self.settings, device, self.run_dir, self._outbox, self.log)
+        self.trainer = self._patiently(
+            lambda: Trainer(self.settings, device, self.run_dir, self._outbox, self.log)
+        )  # which reads the images first
         self._close_trainer = self.trainer.close
         state, bad = load_newest(self.run_dir, known_step(lease), self._tell)
-        past = look_back(self.run_dir, lease, state)
+        past = self._patiently(lambda: look_back(self.run_dir, lease, state))
         if state is not None:
             self._write_carried(state["pending"])
             self.trainer.restore(state)
@@ -113,6 +122,10 @@ class Run:
         with contextlib.suppress(OSError):  # without it the segment counts as one that has come to nothing
             lease.claim.note(from_step=self.trainer.step, began_at=time.time())
         self._write_start(device_name(device), past, state)
+        if lease.before is not None and lease.before.reason == DAMAGED:
+            self.warn(DAMAGED, f"{lease.before.verdict}; it was not needed")
+        if past.damage is not None:
+            self.warn("damaged_log", past.damage)
         if state is not None and lease.claim.number > 1:
             for reason, message in inexactness(state, self.settings, device.type, hardware(device)):
                 self.warn(reason, message)
@@ -122,7 +135,7 @@ class Run:
             self.warn(reason, message)
         for error in bad:
             self.warn("bad_checkpoint", str(error))
-        self.run_dir.remove_folder(self.run_dir.final)
+        self._patiently(lambda: self.run_dir.remove_folder(self.run_dir.final))
 
     @property
     def previous(self) -> Segment | None:
@@ -168,7 +181,8 @@ class Run:
         if curves is not None:
             self._outbox.put(self.run_dir.relative(self.run_dir.curves), curves)
         segments = self._lease.claim.number
-        patiently(lambda: write_final(self.run_dir, self.trainer, segments, curves), self.run_dir, left)
+        room = self.trainer.saver.with_room
+        patiently(lambda: room(lambda: write_final(self.run_dir, self.trainer, segments, curves)), self.run_dir, left)
         self.log.write("finished", step=step, elapsed_s=round(clock.elapsed_s, 3))
         words = self.trainer.monitor.detector.words
         if step < total_steps:
@@ -197,7 +211,12 @@ class Run:
             return None
         claim = self._lease.claim
         last = claim.segment.model_copy(update={"cause": cause})
-        return used_up(self.run_dir, claim.number, last, self.trainer.saver.saved_step or 0, self._allowance)
+        saved_step, allowance = self.trainer.saver.saved_step or 0, self._allowance
+        return patiently(
+            lambda: used_up(self.run_dir, claim.number, last, saved_step, allowance),
+            self.run_dir,
+            "everything is saved",
+        )
 
     def warn(self, reason: str, message: str) -> None:
         """Tell the user and the log of something that training goes on in spite of."""
@@ -236,17 +255,15 @@ class Run:
 
     def _end(self, state: State, cause: Cause, verdict: str, exit_code: int, left: str) -> None:
         def write() -> None:
-            with contextlib.suppress(OSError):  # there may be enough all the same
-                self.trainer.saver.make_room(0)
             self._outbox.flush()
             self._lease.release(state, cause, verdict, exit_code)
 
-        patiently(write, self.run_dir, left)
+        patiently(lambda: self.trainer.saver.with_room(write), self.run_dir, left)
         self._lease.end()
 
     def _write_carried(self, pending: list[tuple[str | None, bytes]]) -> None:
         """Write what the last checkpoint had to carry, unless it reached the disk after all."""
-        present = set(read_lines(self.run_dir.events_file)) if pending else set()
+        present = self._patiently(lambda: set(read_lines(self.run_dir.events_file))) if pending else set()
         for path, content in pending:
             if path is not None:
                 self._outbox.put(path, content)
@@ -262,7 +279,7 @@ class Run:
             self._tell(f"starting on {device}, {threads} threads, {total_steps:,} steps")
             return
         changed = changed_settings(state, self.settings) if state else {}
-        self.log.write("resumed", step=step, **start, from_step=step, **asdict(past), changed=changed)
+        self.log.write("resumed", step=step, **start, from_step=step, **past.told(), changed=changed)
         lost = f"; {past.steps_lost:,} steps ({past.seconds_lost:.0f} s) are done again" if past.steps_lost else ""
         self._tell(
             f"resuming on {device}, {threads} threads, at step {step:,} of {total_steps:,}; "

@@ -42,7 +42,6 @@ def write_final(run_dir: RunDir, trainer: Trainer, segments: int, curves: bytes 
         "saturation": asdict(detector.judgement) if detector.judgement is not None else None,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
-    trainer.saver.make_room(sum(map(len, contents.values())))
     with run_dir.replacing_folder(run_dir.final) as folder:
         for name, content in contents.items():
             run_dir.replace(folder / name, content)

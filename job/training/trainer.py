@@ -67,8 +67,7 @@ class Trainer:
         self._next_save_s = settings.checkpoint_every_s
         measured = held_out_sample(held_out, NUM_IMAGES).to(device)  # (NUM_IMAGES, X)
         self.monitor = Monitor(settings, model, measured, run_dir, outbox, log)
-        num_bytes = self._phases.num_bytes + self._average.num_bytes + 2**17  # and what the archive adds
-        self.saver = Saver(run_dir, outbox, log, settings.keep_checkpoints, num_bytes)
+        self.saver = Saver(run_dir, outbox, log, settings.keep_checkpoints)
         self._curves = CurveDrawing(run_dir, outbox)
 
     @property

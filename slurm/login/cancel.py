@@ -124,10 +124,11 @@ def _settle(run_dir: RunDir) -> str:
     if status.state not in ("finished", "failed", "cancelled"):
         num_lost = status.step - (status.checkpoint_step or 0)
         lost = f", of which the last {num_lost:,} were not saved and will be done again" if num_lost else ""
+        of = f" of {status.total_steps:,}" if status.total_steps else ""
         changes = {
             "state": "cancelled",
             "reason": "cancel",
-            "verdict": f"cancelled at step {status.step:,} of {status.total_steps:,}{lost}; submit the run again to go on",
+            "verdict": f"cancelled at step {status.step:,}{of}{lost}; submit the run again to go on",
             "exit_code": 75,
             "eta_s": None,
             "updated_at": now(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from job.commandline import Parser
 from job.log.events import EVENTS
-from job.log.reader import merged_records
+from job.log.reader import Damage, merged_records
 from job.rundir.directory import RunDir
 from job.rundir.find import find_run
 from job.rundir.status import now, read_status
@@ -46,7 +46,8 @@ def collect_run(run_dir: RunDir, out: Path) -> str:
         target = folder / run_dir.relative(source)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
-    _write_metrics(run_dir, folder / "metrics.csv")
+    damage = Damage()
+    _write_metrics(run_dir, folder / "metrics.csv", damage)
     names = [*(run_dir.relative(path) for path in files), "metrics.csv"]
     status = read_status(run_dir)
     manifest = {
@@ -64,16 +65,17 @@ def collect_run(run_dir: RunDir, out: Path) -> str:
         if run_dir.final_weights.exists()
         else "; no weights: the run is not finished, `aae-job sample` reads its checkpoints"
     )
-    return f"{run_dir.path.name}: {len(names)} files in {folder}{note}"
+    left_out = damage.words(run_dir.path)
+    return f"{run_dir.path.name}: {len(names)} files in {folder}{note}{'; ' + left_out if left_out else ''}"
 
 
-def _write_metrics(run_dir: RunDir, path: Path) -> None:
+def _write_metrics(run_dir: RunDir, path: Path, damage: Damage) -> None:
     fields = list(EVENTS["step"].model_fields)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(fields)
         writer.writerows(
-            [record.get(name) for name in fields] for record in merged_records(run_dir.events_file, "step")
+            [record.get(name) for name in fields] for record in merged_records(run_dir.events_file, "step", damage)
         )
 
 

@@ -1,7 +1,9 @@
 """`aae-slurm log`: the records that count, as JSON lines or CSV, and new ones as they come."""
 
+import contextlib
 import csv as csv_module
 import io
+import os
 import sys
 import time
 from typing import Any, BinaryIO
@@ -11,7 +13,7 @@ import orjson
 from job.commandline import Parser, add_run
 from job.errors import UsageError
 from job.log.events import EVENTS, Event
-from job.log.reader import is_of, merged_lines
+from job.log.reader import Damage, end_of_lines, is_of, merged_lines, parse
 from job.output import escaped
 from job.rundir.directory import RunDir
 from job.rundir.status import read_status
@@ -47,39 +49,53 @@ def print_log(run_dir: RunDir, *, event: str | None, fields: list[str] | None, c
     out = sys.stdout.buffer
     if csv:
         out.write(_row(fields or []))
-    position = run_dir.events_file.stat().st_size if run_dir.events_file.exists() else 0
-    for line in merged_lines(run_dir.events_file, event, position):
-        _print(out, line, fields, csv)
+    position = end_of_lines(run_dir.events_file)
+    damage = Damage()
+    for line, record in merged_lines(run_dir.events_file, event, position, damage):
+        _print(out, line, record, fields, csv)
     out.flush()
-    if follow:
-        _follow(run_dir, out, position, event, fields, csv)
+    try:
+        if follow:
+            _follow(run_dir, out, position, event, fields, csv, damage)
+    finally:
+        if (words := damage.words(run_dir.path)) is not None:
+            print(f"note: {words}", file=sys.stderr)
 
 
 def _follow(
-    run_dir: RunDir, out: BinaryIO, position: int, event: str | None, fields: list[str] | None, csv: bool
+    run_dir: RunDir,
+    out: BinaryIO,
+    position: int,
+    event: str | None,
+    fields: list[str] | None,
+    csv: bool,
+    damage: Damage,
 ) -> None:
-    rest = b""
+    """Print what comes after a position, the end of a line; whole lines only, so that one that is cut as torn is never seen."""
     while True:
         status = read_status(run_dir)
         ended = status is not None and status.state in ("finished", "failed", "cancelled")
-        if run_dir.events_file.exists():
-            with run_dir.events_file.open("rb") as file:
-                file.seek(position)
-                new = file.read()
-            position += len(new)
-            *lines, rest = (rest + new).split(b"\n")
-            for line in lines:
-                if is_of(line, event):
-                    _print(out, line + b"\n", fields, csv)
+        with contextlib.suppress(FileNotFoundError), run_dir.events_file.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < position:
+                position = 0  # another file has taken its place
+            file.seek(position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                position += len(line)
+                record = parse(line)
+                if record is None:
+                    damage(line)
+                elif is_of(line, event):
+                    _print(out, line, record, fields, csv)
             out.flush()
         if ended:
             return
         time.sleep(POLL_S)
 
 
-def _print(out: BinaryIO, line: bytes, fields: list[str] | None, csv: bool) -> None:
+def _print(out: BinaryIO, line: bytes, record: dict[str, Any], fields: list[str] | None, csv: bool) -> None:
     if fields is not None:
-        record = orjson.loads(line)
         values = [record.get(name) for name in fields]
         line = _row(values) if csv else orjson.dumps(dict(zip(fields, values, strict=True))) + b"\n"
     out.write(escaped(line.decode(errors="backslashreplace")).encode())

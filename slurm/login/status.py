@@ -28,10 +28,16 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     run_dirs = options.runs or _all_runs()
     queues = Queues(SQUEUE_TIMEOUT_S)
-    answers = [queues.of_run(run_dir) for run_dir in run_dirs]
-    shown = [
-        found for run_dir, jobs in zip(run_dirs, answers, strict=True) if (found := show(run_dir, jobs)) is not None
-    ]
+    shown, answers, unreadable = [], [], False
+    for run_dir in run_dirs:
+        try:
+            answers.append(queues.of_run(run_dir))
+            found = show(run_dir, answers[-1])
+        except OSError as error:
+            print(f"note: {run_dir.path.name} is left out, it cannot be read: {error}", file=sys.stderr)
+            unreadable = True
+            continue
+        shown += [found] if found is not None else []
     if options.json:
         print(json.dumps([one.as_json() for one in shown], indent=1))
     else:
@@ -41,13 +47,14 @@ def run(arguments: list[str]) -> int:
             print(f"no runs in {default_runs_dir().absolute()}")
         if None in answers:
             print("note: squeue does not answer; this is what the run directories say", file=sys.stderr)
-    return 1 if any(one.needs_person for one in shown) else 0
+    return 1 if unreadable or any(one.needs_person for one in shown) else 0
 
 
 def _line(one: Shown) -> str:
     kept = one.status
-    percent = 100 * kept.step / kept.total_steps
-    steps = f"{kept.step:,}/{kept.total_steps:,} ({percent:.0f} %)"
+    steps = f"{kept.step:,}/?"
+    if kept.total_steps > 0:
+        steps = f"{kept.step:,}/{kept.total_steps:,} ({100 * kept.step / kept.total_steps:.0f} %)"
     columns = [f"{one.run_dir.path.name:<40} {one.state:<9} {steps:>20}"]
     if one.state == "running":
         left = duration(kept.eta_s) if kept.eta_s is not None else "unknown time"

@@ -158,6 +158,7 @@ def _only_submitter(run_dir: RunDir) -> Iterator[None]:
     me = Owner.this_process()
     try:
         deadline = time.monotonic() + SUBMITTER_WAIT_S
+        run_dir.path.mkdir(parents=True, exist_ok=True)
         while True:
             try:
                 create_exclusively(mark, me.model_dump_json().encode())

@@ -9,7 +9,7 @@ from job.rundir.directory import RunDir
 _LINES, _BYTES = 3, 4096
 # Ends after which the job was to be started again.
 _COMES_BACK: frozenset[Cause] = frozenset(
-    {"time_limit", "preemption", "requeue", "killed", "hung", "no_gpu", "out_of_memory", "exception"}
+    {"time_limit", "preemption", "requeue", "killed", "hung", "no_gpu", "storage", "out_of_memory", "exception"}
 )
 
 

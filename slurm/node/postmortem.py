@@ -9,6 +9,7 @@ from job.rundir.claim import Claim, claim_run, newest_claim, read_segment
 from job.rundir.directory import RunDir
 from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
+from job.rundir.patience import at_start
 from job.rundir.status import Status, now, read_status, write_status
 from job.segment.crash import Crash, settle
 from slurm.node.start import Start
@@ -27,28 +28,26 @@ def put_on_record(run_dir: RunDir, start: Start, crash_of: Callable[[Status], Cr
 
     Raises AaeError or OSError.
     """
-    before = read_status(run_dir)
+    before = at_start(lambda: read_status(run_dir), run_dir)
     if before is None or before.state in ("finished", "failed", "cancelled"):
         return None
-    claim = _claim_of_the_dead(run_dir, start)
+    claim = at_start(lambda: _claim_of_the_dead(run_dir, start), run_dir)
     if claim is None:
         return None
+    at_start(claim.shut_out_earlier, run_dir)
     run_dir.fence = claim.check
-    saved_step = next(iter(run_dir.checkpoint_steps(before.checkpoint_step)), 0)
+    saved_step = next(iter(at_start(lambda: run_dir.checkpoint_steps(before.checkpoint_step), run_dir)), 0)
     status = before.model_copy(update={"segment": claim.number, "job_id": start.job_id, "checkpoint_step": saved_step})
-    outbox = Outbox(run_dir)
-    log = EventLog(run_dir, claim.number, outbox)
-    changes = settle(run_dir, claim, log, crash_of(before), saved_step, _allowance(run_dir))
-    outbox.flush()
+    outbox = at_start(lambda: Outbox(run_dir), run_dir)
+    log = at_start(lambda: EventLog(run_dir, claim.number, outbox), run_dir)
+    allocation = at_start(lambda: recorded_allocation(run_dir), run_dir)
+    allowance = allocation.max_stalls if allocation is not None else None
+    crash = at_start(lambda: crash_of(before), run_dir)
+    changes = settle(run_dir, claim, log, crash, saved_step, allowance)
+    at_start(outbox.flush, run_dir)
     status = status.model_copy(update={**changes, "updated_at": now()})
-    write_status(run_dir, status)
+    at_start(lambda: write_status(run_dir, status), run_dir)
     return status
-
-
-def _allowance(run_dir: RunDir) -> int | None:
-    """The run's allowance; None if its settings cannot be read, which no restart would help."""
-    allocation = recorded_allocation(run_dir)
-    return allocation.max_stalls if allocation is not None else None
 
 
 def _claim_of_the_dead(run_dir: RunDir, start: Start) -> Claim | None:

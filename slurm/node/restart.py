@@ -3,14 +3,15 @@
 import re
 from dataclasses import dataclass, replace
 
+from job.config.allocation import Allocation
 from job.config.settings_file import recorded_allocation
 from job.rundir.claim import Segment, newest_claim, read_segment
 from job.rundir.directory import RunDir
 from job.rundir.status import Status, read_status
 from job.segment.memory import raised_memory_mb
 from slurm.node.start import Start
-from slurm.scheduler.queue import batch_script
-from slurm.scheduler.requeue import exclude_nodes, give_memory, other_node_exists, requeue
+from slurm.scheduler.queue import batch_script, show_job
+from slurm.scheduler.requeue import comment_on, exclude_nodes, give_memory, other_node_exists, requeue
 
 _DIED = ("killed", "hung")
 
@@ -29,6 +30,7 @@ class Restart:
     elsewhere: bool
     words: str
     memory_mb: int | None = None
+    comment: str | None = None
 
     def ask(self, job_id: str) -> str | None:
         """Ask Slurm for it, which soon ends this process; returns why it does not start the job again."""
@@ -37,7 +39,36 @@ class Restart:
             exclude_nodes(job_id, ",".join(filter(None, [self.own, *self.avoided])))
         if refusal is None and self.memory_mb is not None:
             give_memory(job_id, self.memory_mb)
+        if refusal is None and self.comment is not None:
+            comment_on(job_id, self.comment)
         return refusal
+
+
+def restart_unseen(start: Start) -> str | None:
+    """Have a job started again whose run directory cannot be seen from here, on another node if there is one.
+
+    Slurm keeps count, in the job's comment: returns why it is not started again, at the latest after as many starts in a row as
+    AAE_SLURM_MAX_STALLS is by default, since the run's own settings cannot be read.
+    """
+    job = show_job(start.job_id) or {}
+    before = job.get("Comment", "")
+    mine = re.search(r"aae:unseen:([\d,]+)", before)
+    starts = [int(number) for number in mine[1].split(",")] if mine else []
+    in_a_row = next(
+        (back for back, number in enumerate(reversed(starts), 1) if number != start.restart_count - back), None
+    )
+    num_before = len(starts) if in_a_row is None else in_a_row - 1
+    allowance = Allocation().max_stalls
+    if num_before + 1 >= allowance:
+        return f"{num_before + 1} starts in a row have not got at the run"
+    told = f"aae:unseen:{','.join(map(str, [*starts, start.restart_count]))}"
+    comment = before.replace(mine[0], told) if mine else told if before in ("", "(null)") else f"{before};{told}"
+    script = batch_script(start.job_id) or ""
+    listed = [name for name in job.get("ExcNodeList", "").split(",") if name not in ("", "(null)")]
+    excluded = [*dict.fromkeys([*listed, *([start.node] if start.node else [])])]
+    elsewhere = start.node is not None and other_node_exists(script, ",".join(excluded))
+    restart = Restart(excluded, "", is_changed=elsewhere, elsewhere=elsewhere, words="", comment=comment)
+    return restart.ask(start.job_id)
 
 
 def plan_restart(run_dir: RunDir, start: Start) -> Restart:
@@ -77,8 +108,8 @@ def _has_got_on(last: Segment, status: Status) -> bool:
 
 
 def _is_bad(last: Segment, before: Segment | None) -> bool:
-    """Whether the last segment's node had no GPU where one was given, or has killed the run twice in a row."""
-    if last.cause == "no_gpu":
+    """Whether the last segment's node had no GPU, could not get at the run, or has killed it twice in a row."""
+    if last.cause in ("no_gpu", "storage"):
         return True
     twice = before is not None and before.cause in _DIED and before.owner.is_of_job(last.owner)
     return last.cause in _DIED and twice and before is not None and before.owner.node == last.owner.node

@@ -9,6 +9,8 @@ from job.config.flags import add_settings, read_configuration_from
 from job.config.sources import FIELDS, Configuration, variable
 from job.errors import UsageError
 from job.output import wait_for_no_reader
+from job.rundir.directory import RunDir
+from job.rundir.patience import at_start
 from job.segment.plan import plan_start
 from slurm.node.segment import run_segment, warning_without_signal
 from slurm.node.signals import AllocationStop
@@ -41,7 +43,8 @@ def run(arguments: list[str]) -> int:
         warning = warning_without_signal(script)
         if warning:
             print(f"aae-slurm: warning: {warning}", file=sys.stderr, flush=True)
-        return run_segment(plan_start(configuration), stop, start)
+        run_dir = RunDir(configuration.settings.run_dir)
+        return run_segment(run_dir, lambda: at_start(lambda: plan_start(configuration), run_dir, print), stop, start)
 
 
 def _refuse_dropped_variables(script: str, configuration: Configuration) -> None:

@@ -4,17 +4,28 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
-from job.config.allocation import Allocation
-from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE, AaeError, HopelessError, TakenOverError
+from job.config.settings_file import allocation_of
+from job.errors import (
+    EXIT_FINISHED,
+    EXIT_INTERRUPTED,
+    EXIT_RESUMABLE,
+    AaeError,
+    HopelessError,
+    StorageError,
+    TakenOverError,
+    UsageError,
+)
 from job.rundir.cancel import read_mark
 from job.rundir.claim import newest_claim, read_segment
 from job.rundir.directory import RunDir
 from job.rundir.liveness import Owner
+from job.rundir.patience import at_start
+from job.rundir.small_file import exists
 from job.rundir.status import read_status
 from job.segment.crash import crash_of
 from job.segment.plan import Plan, plan_recorded
@@ -22,7 +33,7 @@ from job.segment.run import Run
 from slurm.node.leave import Leave, decide
 from slurm.node.limit import Limit
 from slurm.node.postmortem import put_on_record
-from slurm.node.restart import plan_restart
+from slurm.node.restart import plan_restart, restart_unseen
 from slurm.node.signals import AllocationStop
 from slurm.node.start import Start
 
@@ -38,7 +49,7 @@ def run_submitted(path: str, environment: Mapping[str, str]) -> int:
         start = Start.of(environment)
         assert start is not None, "submitit starts this in a job"
         try:
-            return run_segment(plan_recorded(run_dir), stop, start)
+            return run_segment(run_dir, lambda: _plan_submitted(run_dir), stop, start)
         except AaeError as error:
             print(f"aae-slurm: {error}", file=sys.stderr, flush=True)
             if not isinstance(error, TakenOverError):
@@ -52,23 +63,50 @@ def _put_refusal_on_record(run_dir: RunDir, start: Start, error: AaeError) -> No
         put_on_record(run_dir, start, lambda status: crash_of(error, run_dir, status.step, None))
 
 
-def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
-    """Train until the run is finished or has to leave; returns the exit code. Raises AaeError as `Run` does."""
-    run_dir = plan.run_dir
+def _plan_submitted(run_dir: RunDir) -> Plan:
+    """As settings.json says; if there is none, and it has not just gone away with its disk, somebody has removed the run."""
+    try:
+        return at_start(lambda: plan_recorded(run_dir), run_dir, _say)
+    except StorageError as error:
+        if exists(run_dir.path.parent) and not exists(run_dir.settings_file):
+            raise UsageError(f"{run_dir.path} holds no settings.json; submit the run again") from error
+        raise
+
+
+def run_segment(run_dir: RunDir, plan_of: Callable[[], Plan], stop: AllocationStop, start: Start) -> int:
+    """Train until the run is finished or has to leave; returns the exit code. Raises AaeError as `Run` does.
+
+    Where the disk gives no answer for a minute the job is started again, on another node if there is one.
+    """
+    try:
+        return _run_segment(run_dir, plan_of, stop, start)
+    except (StorageError, OSError) as error:
+        if start.local:
+            raise
+        stop.ignore_from_now_on()
+        _say(f"aae-slurm: {error}")
+        refusal = restart_unseen(start)
+        if refusal is not None:
+            _say(f"the job is not started again: {refusal}; {_SUBMIT}")
+        return StorageError.exit_code
+
+
+def _run_segment(run_dir: RunDir, plan_of: Callable[[], Plan], stop: AllocationStop, start: Start) -> int:
+    plan = plan_of()
     if plan.is_finished:
         _say(f"finished already: {run_dir.path}")
         return EXIT_FINISHED
-    mark = read_mark(run_dir)
+    mark, before, num_starts = at_start(
+        lambda: (read_mark(run_dir), read_status(run_dir), _num_segments(run_dir, start.owner) + 1), run_dir, _say
+    )
     if mark is not None and mark.names(start.owner):
         _say(f"job {start.job_id} was cancelled by aae-slurm cancel: leaving; submit the run again to go on")
         return EXIT_RESUMABLE
-    before = read_status(run_dir)
     if before is not None and before.state == "failed" and start.is_of(before.job_id):
         _say(f"job {start.job_id} has failed: {before.verdict}; submit the run again to try again")
         return before.exit_code or 1
-    num_starts = _num_segments(run_dir, start.owner) + 1
     may_restart = not start.local or num_starts < LOCAL_STARTS
-    allowance = Allocation.model_validate(plan.record.slurm).max_stalls if may_restart else None
+    allowance = allocation_of(plan.record, run_dir).max_stalls if may_restart else None
     run = Run(
         plan, owner=start.owner, allowance=allowance, tell=_say, after_hang=lambda: _restart(run, start, run.exit_code)
     )
@@ -76,11 +114,11 @@ def run_segment(plan: Plan, stop: AllocationStop, start: Start) -> int:
         with run:
             return _train(run, stop, start, may_restart=may_restart)
     except AaeError as error:
-        if not run.restarts:
+        if not run.restarts and not (run.restarts is False and isinstance(error, StorageError)):
             raise
         stop.ignore_from_now_on()
         _say(f"aae-slurm: {error}")
-        return _restart(run, start, run.exit_code)
+        return _restart(run, start, run.exit_code) if run.restarts else run.exit_code
     except Exception:
         traceback.print_exc()
         stop.ignore_from_now_on()
@@ -149,8 +187,7 @@ def _restart(run: Run, start: Start, exit_code: int) -> int:
     """Have the job started again; returns the exit code, and says so if it is not."""
     if start.local:
         return LOCAL_REQUEUE_RETURN_CODE
-    restart = plan_restart(run.run_dir, start)
-    status = read_status(run.run_dir)
+    restart, status = at_start(lambda: (plan_restart(run.run_dir, start), read_status(run.run_dir)), run.run_dir, _say)
     verdict = "; ".join(filter(None, [status.verdict if status is not None else None, restart.words]))
     if status is not None and status.reason == "no_gpu" and not restart.elsewhere:
         run.amend(state="failed", verdict=verdict)

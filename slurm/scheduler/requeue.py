@@ -35,6 +35,11 @@ def exclude_nodes(job_id: str, excluded: str) -> None:
     ask(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={excluded}"], TEST_TIMEOUT_S)
 
 
+def comment_on(job_id: str, comment: str) -> None:
+    """Leave a word with a job that was just requeued; Slurm lets its user do so."""
+    ask(["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"], TEST_TIMEOUT_S)
+
+
 def give_memory(job_id: str, memory_mb: int) -> None:
     """Ask for so much memory on the node, in MiB, for a job that was just requeued; Slurm lets its user do so."""
     ask(["scontrol", "update", f"JobId={job_id}", f"MinMemoryNode={memory_mb}"], TEST_TIMEOUT_S)
