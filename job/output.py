@@ -138,6 +138,15 @@ def say_at_once(text: str) -> None:
             os.write(2, text.encode(errors="replace")[:_CHUNK])
 
 
+def size(num_bytes: float) -> str:
+    """A size for people: 740 B, 12 kB, 3.4 MB, 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if num_bytes < 1000 or unit == "TB":
+            break
+        num_bytes /= 1000
+    return f"{num_bytes:.0f} {unit}" if num_bytes >= 10 or unit == "B" else f"{num_bytes:.1f} {unit}"
+
+
 def escaped(text: str) -> str:
     """Text in which all but printable characters, newlines and tabs stand as in JSON."""
     return _UNUSUAL.sub(_as_in_json, text)

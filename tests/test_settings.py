@@ -156,7 +156,7 @@ OTHER_VALUES: dict[str, object] = {
 
 
 def _configuration(settings: Settings) -> Configuration:
-    return Configuration(settings, Allocation(), dict.fromkeys(FIELDS, "default"))
+    return Configuration(settings, Allocation(), dict.fromkeys(FIELDS, "environment"))
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

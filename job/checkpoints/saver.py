@@ -86,6 +86,11 @@ class Saver:
 
         patiently(save, self._run_dir, f"the newest checkpoint is of step {self.saved_step or 0}")
 
+    def keep_newest(self) -> None:
+        """Remove all checkpoints but the newest: a finished run needs no other to go on from."""
+        if self.saved_step is not None:
+            prune(self._run_dir, 1, self.saved_step)
+
     def with_room(self, attempt: Callable[[], T]) -> T:
         """Try to write, and give up an older checkpoint each time that a disk or a quota is full; raises OSError.
 

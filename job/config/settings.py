@@ -46,6 +46,7 @@ FREE = frozenset(
         "saturation_collapse",
     }
 )
+MIN_WINDOW_STEPS = 200  # by default: an epoch of a small data set takes a fast device no time at all
 # May grow on resume while the learning rates are constant; else they enter the weights, and are fixed.
 TOTAL = frozenset({"epochs", "max_steps"})
 
@@ -159,7 +160,8 @@ class Settings(BaseModel):
         "unit", description="Codes of the lattice: even steps over +-extent, or equal mass of the prior in each cell."
     )
     evaluate_every_steps: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="Steps between two evaluations, a window of the saturation verdict; by default an epoch."
+        None,
+        description="Steps between two evaluations, a window of the saturation verdict; by default an epoch, at least 200.",
     )
     stop_when_saturated: bool = Field(
         False, description="End the run, finished, half a window after the one that makes the verdict `saturated`."
@@ -202,7 +204,9 @@ class Settings(BaseModel):
     checkpoint_every_steps: Count | None = Field(
         None, description="Steps between two checkpoints, if that comes first."
     )
-    keep_checkpoints: int = Field(3, ge=2, description="Newest checkpoints that are kept.")
+    keep_checkpoints: int = Field(
+        3, ge=2, description="Newest checkpoints that are kept while a run trains; a finished one keeps its last."
+    )
 
     @model_validator(mode="after")
     def _batch_fits(self) -> "Settings":
@@ -236,7 +240,7 @@ class Settings(BaseModel):
     @property
     def window_steps(self) -> int:
         """Steps between two evaluations."""
-        return self.evaluate_every_steps or max(2, self.steps_per_epoch)
+        return self.evaluate_every_steps or max(MIN_WINDOW_STEPS, self.steps_per_epoch)
 
     @property
     def fixed(self) -> dict[str, Any]:

@@ -35,9 +35,11 @@ class Record(BaseModel):
     def of(cls, configuration: Configuration) -> "Record":
         """The record of a new run."""
         settings = configuration.settings
+        # Both must not change with a later version's defaults.
+        filled = {"run_name": settings.name, "evaluate_every_steps": settings.window_steps}
         return cls(
             format=FORMAT,
-            settings=settings.model_copy(update={"run_name": settings.name}).model_dump(mode="json"),
+            settings=settings.model_copy(update=filled).model_dump(mode="json"),
             sources=configuration.sources,
             slurm=configuration.allocation.model_dump(mode="json"),
             versions=versions(),
@@ -69,7 +71,10 @@ def read_record(run_dir: RunDir) -> Record | None:
 def recorded_settings(record: Record, run_dir: RunDir) -> Settings:
     """The settings of a record; raises UsageError if this version does not know one of them."""
     try:
-        return Settings(**record.settings)
+        settings = Settings(**record.settings)
+        if settings.evaluate_every_steps is None:  # what an earlier version evaluated after
+            settings = settings.model_copy(update={"evaluate_every_steps": max(2, settings.steps_per_epoch)})
+        return settings
     except ValidationError as error:
         raise _other_version(record, run_dir, error) from error
 

@@ -68,6 +68,7 @@ def evaluate(
     prior = sample_prior(len(images), settings.latent_dim, 1.0, generator=generator).to(images.device)  # (N, Z)
     found = {
         "step": step,
+        "num_images": len(images),
         "reconstruction_bce": seen.reconstruction_bce,
         "reconstruction_mse": seen.reconstruction_mse,
         **_of_codes(seen.codes, prior, step),

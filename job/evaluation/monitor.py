@@ -9,11 +9,9 @@ from torch import Tensor
 from aae.metrics import energy_distance_null
 from aae.networks import AdversarialAutoencoder
 from job.config.settings import Settings
-from job.evaluation.measures import encoded, evaluate
+from job.evaluation.measures import evaluate
 from job.evaluation.saturation import Detector, Reading
 from job.log.writer import EventLog
-from job.rundir.directory import RunDir
-from job.rundir.outbox import Outbox
 
 NUM_IMAGES = 2000  # held out, measured at each window's end
 
@@ -32,15 +30,11 @@ class Monitor:
         settings: Settings,
         model: AdversarialAutoencoder,
         images: Tensor,
-        run_dir: RunDir,
-        outbox: Outbox,
         log: EventLog,
     ) -> None:
         self.detector = Detector(settings)
         self._settings = settings
         self._images = images
-        self._run_dir = run_dir
-        self._outbox = outbox
         self._log = log
         self._snapshot = copy.deepcopy(model).eval()  # a new one would draw its weights from training's random state
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
@@ -73,7 +67,6 @@ class Monitor:
             return
         found, reading = self._pending.result()
         self._pending = None
-        self._outbox.put(self._run_dir.relative(self._run_dir.evaluation_file(reading.step)), encoded(found))
         self._log.write("evaluation", **found)
         previous = self.detector.verdict
         judgement = self.detector.read(reading)

@@ -131,6 +131,9 @@ class Evaluated(Event):
     """These weights on held-out images, in eval mode: in a run at most 2,000, without what needs labels or samples."""
 
     event: Literal["evaluation"]
+    num_images: int | None = Field(
+        None, ge=1, description="How many images it saw; records of earlier versions do not say."
+    )
     reconstruction_bce: float = Field(description="Mean binary cross entropy a pixel, nats; lower is better.")
     reconstruction_mse: float = Field(ge=0, description="Mean squared error a pixel, of pixels in [0, 1].")
     energy_distance: float = Field(

@@ -1,6 +1,6 @@
 """`curves.png`: how a run has gone, drawn from its event log by a process beside the one that trains.
 
-`python -m job.curves RUN` writes the picture to stdout.
+`python -m job.results.curves RUN [at-last]` writes the picture to stdout.
 """
 
 import contextlib
@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from job.log.reader import merged_records
+from job.log.series import Marks, Series
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 PAUSE = 50  # a picture is begun no sooner than this many times the time that the last one took
 FIRST_S = 20.0  # nor within so many seconds of the start, or of an attempt that failed
-MAX_POINTS = 2000  # of a line; more are not seen
+LAST_S = 60.0  # what the last picture may take
 
 _COLOURS = {
     "saturated": "#2a9d4a",
@@ -32,6 +34,8 @@ _COLOURS = {
     "collapsed": "#7b3fa0",
     "not_yet": "#8a8f98",
 }
+_STEP_FIELDS = ("reconstruction_loss", "discriminator_loss", "generator_loss", "d_prior", "d_code", "d_accuracy")
+_EVALUATION_FIELDS = ("reconstruction_bce", "energy_distance", "energy_distance_q99")
 _LINE, _SECOND = "#1f5fa8", "#d1642a"
 
 
@@ -40,12 +44,8 @@ def draw_curves(run_dir: RunDir) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    records: dict[str, list[dict[str, Any]]] = {"step": [], "evaluation": [], "saturation": [], "resumed": []}
-    for record in merged_records(run_dir.events_file):
-        if record["event"] in records:
-            records[record["event"]].append(record)
-    steps, evaluations = _thinned(records["step"]), _thinned(records["evaluation"])
-
+    log = _read(run_dir)
+    steps, evaluations = log.steps, log.evaluations
     figure = Figure(figsize=(9, 12), dpi=100)
     panels = figure.subplots(5, 1, sharex=True, height_ratios=(1.3, 1, 1, 1, 1.3))
     figure.subplots_adjust(left=0.1, right=0.98, top=0.945, bottom=0.045, hspace=0.08)
@@ -65,48 +65,77 @@ def draw_curves(run_dir: RunDir) -> bytes:
     _draw_distance(distance, evaluations)
     distance.set_xlabel("optimiser steps")
     for panel in panels:
-        for resumed in records["resumed"]:
-            panel.axvline(resumed["from_step"], color="#b0b4ba", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
-        for change in records["saturation"]:
-            panel.axvline(change["step"], color=_COLOURS[change["verdict"]], linewidth=1.2, zorder=0)
-    for change in records["saturation"]:
+        for from_step, _ in log.resumes:
+            panel.axvline(from_step, color="#b0b4ba", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
+        for step, verdict in log.verdicts:
+            panel.axvline(step, color=_COLOURS.get(verdict, "#000000"), linewidth=1.2, zorder=0)
+    for step, verdict in log.verdicts:
         reconstruction.annotate(
-            change["verdict"].replace("_", " "),
-            (change["step"], 1.0),
+            verdict.replace("_", " "),
+            (step, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(2, -3),
             textcoords="offset points",
             rotation=90,
             va="top",
             fontsize=8,
-            color=_COLOURS[change["verdict"]],
+            color=_COLOURS.get(verdict, "#000000"),
         )
-    figure.suptitle(_title(run_dir, records), fontsize=11)
+    figure.suptitle(_title(run_dir, log), fontsize=11)
     file = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(file, format="png")
     return file.getvalue()
 
 
-def _title(run_dir: RunDir, records: dict[str, list[dict[str, Any]]]) -> str:
-    last = max((r[-1]["step"] for r in records.values() if r), default=0)
-    verdict = records["saturation"][-1]["verdict"].replace("_", " ") if records["saturation"] else "not yet"
-    segments = 1 + len(records["resumed"])
+@dataclass
+class _Log:
+    """What is drawn of a log: its curves by field, where it was resumed, and the verdicts."""
+
+    steps: dict[str, Series]
+    evaluations: dict[str, Series]
+    resumes: Marks
+    verdicts: Marks
+    last_step: int = 0
+
+
+def _read(run_dir: RunDir) -> _Log:
+    log = _Log(_series(_STEP_FIELDS), _series(_EVALUATION_FIELDS), Marks(), Marks())
+    for record in merged_records(run_dir.events_file):
+        step = record["step"]
+        curves = {"step": log.steps, "evaluation": log.evaluations}.get(record["event"], {})
+        for name, series in curves.items():
+            series.add(step, record.get(name))
+        if record["event"] == "resumed":
+            log.resumes.add(record.get("from_step", step), None)
+        elif record["event"] == "saturation":
+            log.verdicts.add(step, str(record.get("verdict")))
+        log.last_step = max(log.last_step, step)
+    return log
+
+
+def _series(names: tuple[str, ...]) -> dict[str, Series]:
+    return {name: Series() for name in names}
+
+
+def _title(run_dir: RunDir, log: _Log) -> str:
+    verdict = log.verdicts.last[1].replace("_", " ") if log.verdicts.last is not None else "not yet"
+    segments = 1 + log.resumes.count
     dotted = " (dotted lines)" if segments > 1 else ""
     return (
-        f"{run_dir.path.name}, step {last:,}\nsaturation: {verdict}; {segments} segment{'s' * (segments > 1)}{dotted}"
+        f"{run_dir.path.name}, step {log.last_step:,}\n"
+        f"saturation: {verdict}; {segments:,} segment{'s' * (segments > 1)}{dotted}"
     )
 
 
-def _draw_distance(panel: "Axes", evaluations: list[dict[str, Any]]) -> None:
+def _draw_distance(panel: "Axes", evaluations: dict[str, Series]) -> None:
     """Energy distance on a logarithmic scale, over its null band; what is below 0 by chance is shown at the bottom."""
     floor = 1e-4
-    shown = [{**r, "energy_distance": max(r["energy_distance"], floor)} for r in evaluations]
-    _plot(panel, shown, "energy_distance", "energy distance", _LINE, marker=".")
+    _plot(panel, evaluations, "energy_distance", "energy distance", _LINE, marker=".", floor=floor)
     panel.set_yscale("log")
-    if evaluations:
-        band = evaluations[-1]["energy_distance_q99"]
-        panel.axhspan(floor, band, color="#2a9d4a", alpha=0.15, linewidth=0)
+    band = evaluations["energy_distance_q99"].last
+    if band is not None:
+        panel.axhspan(floor, band[1], color="#2a9d4a", alpha=0.15, linewidth=0)
         panel.annotate(
             "null band: 99 % of equal samples", (0, 0), xycoords="axes fraction", va="bottom",
             fontsize=8, color="#2a7d3e", xytext=(4, 4), textcoords="offset points",
@@ -116,9 +145,15 @@ def _draw_distance(panel: "Axes", evaluations: list[dict[str, Any]]) -> None:
 
 
 def _plot(
-    panel: "Axes", records: list[dict[str, Any]], field: str, label: str, colour: str, marker: str | None = None
+    panel: "Axes",
+    curves: dict[str, Series],
+    field: str,
+    label: str,
+    colour: str,
+    marker: str | None = None,
+    floor: float = -math.inf,
 ) -> None:
-    found = [(r["step"], r[field]) for r in records]
+    found = [(step, max(value, floor)) for step, value in curves[field].points()]
     if found:
         panel.plot(*zip(*found, strict=True), label=label, color=colour, linewidth=1.2, marker=marker, markersize=4)
 
@@ -136,9 +171,35 @@ def _describe(panel: "Axes", label: str, reference: tuple[float, str] | None = N
         panel.text(0.5, 0.5, "nothing logged yet", transform=panel.transAxes, ha="center", va="center", color="#888888")
 
 
-def _thinned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most MAX_POINTS of them, evenly, the last one among them."""
-    return records[:: -(-len(records) // MAX_POINTS) * -1][::-1] if records else []
+def curves_at_last(run_dir: RunDir, timeout_s: float = LAST_S) -> bytes:
+    """The curves of a run, drawn by a process beside this one; raises OSError or subprocess.SubprocessError if it cannot be."""
+    with tempfile.TemporaryFile() as picture:
+        process = _begin_to_draw(run_dir, picture, "at-last")
+        try:
+            exit_code = process.wait(timeout_s)
+        finally:
+            _end(process)
+        if exit_code != 0:
+            raise subprocess.CalledProcessError(exit_code, "job.results.curves")
+        picture.seek(0)
+        return picture.read()
+
+
+def _begin_to_draw(run_dir: RunDir, picture: IO[bytes], *when: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-m", "job.results.curves", str(run_dir.path), *when],
+        stdout=picture,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the training process alone
+    )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """See to it that it draws no more; one that hangs in the kernel is left to it."""
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
 
 
 class CurveDrawing:
@@ -165,13 +226,7 @@ class CurveDrawing:
 
     def _begin(self) -> None:
         self._picture = tempfile.TemporaryFile()  # noqa: SIM115 - the process that is started writes there
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-m", "job.results.curves", str(self._run_dir.path)],
-            stdout=self._picture,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the training process alone
-        )
+        self._process = _begin_to_draw(self._run_dir, self._picture)
 
     def _take_over(self, exit_code: int) -> None:
         with self._picture:
@@ -186,15 +241,15 @@ class CurveDrawing:
     def close(self) -> None:
         """Leave nothing behind that still draws."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            _end(self._process)
             self._picture.close()
             self._process = None
 
 
 def main() -> None:
-    """Draw the curves of the run given to stdout, as slowly as the training that goes on beside it likes."""
-    os.nice(19)
+    """Draw the curves of the run given to stdout, as slowly as the training that goes on beside it likes, or `at-last`."""
+    if "at-last" not in sys.argv:
+        os.nice(19)
     sys.stdout.buffer.write(draw_curves(RunDir(Path(sys.argv[1]))))
 
 

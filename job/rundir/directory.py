@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -149,6 +149,20 @@ class RunDir:
             raise
         if sync:
             sync_folder(path.parent)
+
+    def sync(self, paths: Iterable[Path]) -> None:
+        """Bring files that were written without that to disk, with their names; those that are gone are left out."""
+        folders = set()
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                folders.add(path.parent)
+        for folder in folders:
+            sync_folder(folder)
 
     def overwrite(self, path: Path, content: bytes) -> None:
         """Write over a small file in place, in one write, spaces at its end if it was longer; raises OSError."""

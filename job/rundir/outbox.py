@@ -33,6 +33,7 @@ class Outbox:
         self._run_dir = run_dir
         self._written = 0  # bytes of the first item that are in the log already
         self._unsynced: list[bytes] = []  # lines written since the log was last known to be the file of that name
+        self._unsynced_files: set[str] = set()
         self._descriptor = self._open()
 
     def append(self, line: bytes) -> bytes:
@@ -77,7 +78,8 @@ class Outbox:
                 self._written = 0
                 self._unsynced.append(item.content)
             else:
-                self._run_dir.replace(self._run_dir.path / item.path, item.content)
+                self._run_dir.replace(self._run_dir.path / item.path, item.content, sync=False)
+                self._unsynced_files.add(item.path)
             self.items.popleft()
 
     def flush(self) -> None:
@@ -86,7 +88,12 @@ class Outbox:
         self.sync()
 
     def sync(self) -> None:
-        """Bring the log to disk, to the file that has its name now; raises OSError."""
+        """Bring all that was written to disk, and the log to the file that has its name now; raises OSError.
+
+        Only before a checkpoint has it to be there: what came after is done again, and what is late waits for no disk.
+        """
+        self._run_dir.sync([self._run_dir.path / path for path in self._unsynced_files])
+        self._unsynced_files.clear()
         try:
             os.fsync(self._descriptor)
             is_same = self._is_same()

@@ -48,7 +48,10 @@ def _plan_against(run_dir: RunDir, wanted: Record) -> Plan:
         return Plan(
             run_dir, wanted, recorded_settings(wanted, run_dir), is_changed=True, is_finished=False, is_new=True
         )
-    settings = _settings_on_resume(run_dir, recorded_settings(stored, run_dir), recorded_settings(wanted, run_dir))
+    recorded, asked = recorded_settings(stored, run_dir), recorded_settings(wanted, run_dir)
+    if wanted.sources.get("evaluate_every_steps") == "default":
+        asked = asked.model_copy(update={"evaluate_every_steps": recorded.evaluate_every_steps})
+    settings = _settings_on_resume(run_dir, recorded, asked)
     values = settings.model_dump(mode="json")
     record = stored
     if (values, wanted.slurm) != (stored.settings, stored.slurm):

@@ -18,6 +18,7 @@ from job.rundir.outbox import Outbox
 from job.rundir.patience import at_start, patiently
 from job.rundir.status import DAMAGED, State
 from job.segment.crash import crash_of, settle
+from job.segment.footprint import footprint, too_much
 from job.segment.plan import Plan
 from job.segment.restarts import used_up
 from job.segment.resume import Past, changed_settings, inexactness, known_step, look_back
@@ -131,7 +132,9 @@ class Run:
                 self.warn(reason, message)
         elif self._plan.record.source_digest not in (None, digest):
             self.warn("source_changed", "the installed code is not that with which the run was submitted")
-        for reason, message in warnings:
+        left = footprint(self.settings, self.trainer.checkpoint_bytes)
+        self._tell(left.words)
+        for reason, message in warnings + too_much(self.settings, left):
             self.warn(reason, message)
         for error in bad:
             self.warn("bad_checkpoint", str(error))
@@ -183,6 +186,8 @@ class Run:
         segments = self._lease.claim.number
         room = self.trainer.saver.with_room
         patiently(lambda: room(lambda: write_final(self.run_dir, self.trainer, segments, curves)), self.run_dir, left)
+        with contextlib.suppress(OSError):  # they take room, no more
+            self.trainer.saver.keep_newest()
         self.log.write("finished", step=step, elapsed_s=round(clock.elapsed_s, 3))
         words = self.trainer.monitor.detector.words
         if step < total_steps:
@@ -263,7 +268,9 @@ class Run:
 
     def _write_carried(self, pending: list[tuple[str | None, bytes]]) -> None:
         """Write what the last checkpoint had to carry, unless it reached the disk after all."""
-        present = self._patiently(lambda: set(read_lines(self.run_dir.events_file))) if pending else set()
+        lines = {content for path, content in pending if path is None}
+        log = self.run_dir.events_file
+        present = self._patiently(lambda: {line for line in read_lines(log) if line in lines}) if lines else set()
         for path, content in pending:
             if path is not None:
                 self._outbox.put(path, content)

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 
-from job.results.curves import draw_curves
+from job.results.curves import curves_at_last
 from job.results.weights import encode_weights
 from job.rundir.directory import RunDir
 from job.rundir.status import now
@@ -17,9 +18,9 @@ FORMAT = 1
 def final_curves(run_dir: RunDir, warn: Callable[[str, str], None]) -> bytes | None:
     """The curves up to now, None and a warning if they cannot be drawn: a picture must not cost a run its end."""
     try:
-        return draw_curves(run_dir)
-    except Exception as error:
-        warn("no_curves", f"curves.png could not be drawn: {type(error).__name__}: {error}")
+        return curves_at_last(run_dir)
+    except (OSError, MemoryError, subprocess.SubprocessError) as error:
+        warn("no_curves", f"curves.png could not be drawn: {error}")
         return None
 
 

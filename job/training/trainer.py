@@ -66,7 +66,7 @@ class Trainer:
         self._window = LossWindow(device)
         self._next_save_s = settings.checkpoint_every_s
         measured = held_out_sample(held_out, NUM_IMAGES).to(device)  # (NUM_IMAGES, X)
-        self.monitor = Monitor(settings, model, measured, run_dir, outbox, log)
+        self.monitor = Monitor(settings, model, measured, log)
         self.saver = Saver(run_dir, outbox, log, settings.keep_checkpoints)
         self._curves = CurveDrawing(run_dir, outbox)
 
@@ -74,6 +74,11 @@ class Trainer:
     def model(self) -> AdversarialAutoencoder:
         """The weights that are drawn, measured and kept."""
         return self._average.model
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About the size of a checkpoint."""
+        return self._phases.num_bytes + self._average.num_bytes
 
     @property
     def is_over(self) -> bool:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from job.commandline import Parser
-from job.log.events import EVENTS
+from job.log.events import EVALUATION_KEYS, EVENTS
 from job.log.reader import Damage, merged_records
 from job.rundir.directory import RunDir
 from job.rundir.find import find_run
@@ -47,8 +47,13 @@ def collect_run(run_dir: RunDir, out: Path) -> str:
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
     damage = Damage()
-    _write_metrics(run_dir, folder / "metrics.csv", damage)
-    names = [*(run_dir.relative(path) for path in files), "metrics.csv"]
+    tables = {
+        "metrics.csv": ("step", tuple(EVENTS["step"].model_fields)),
+        "evaluations.csv": ("evaluation", EVALUATION_KEYS),
+    }
+    for name, (event, fields) in tables.items():
+        _write_table(run_dir, event, fields, folder / name, damage)
+    names = [*(run_dir.relative(path) for path in files), *tables]
     status = read_status(run_dir)
     manifest = {
         "format": FORMAT,
@@ -69,13 +74,14 @@ def collect_run(run_dir: RunDir, out: Path) -> str:
     return f"{run_dir.path.name}: {len(names)} files in {folder}{note}{'; ' + left_out if left_out else ''}"
 
 
-def _write_metrics(run_dir: RunDir, path: Path, damage: Damage) -> None:
-    fields = list(EVENTS["step"].model_fields)
+def _write_table(run_dir: RunDir, event: str, fields: tuple[str, ...], path: Path, damage: Damage) -> None:
+    """The records of an event that count, a row each; lists as JSON."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(fields)
         writer.writerows(
-            [record.get(name) for name in fields] for record in merged_records(run_dir.events_file, "step", damage)
+            [json.dumps(value) if isinstance(value := record.get(name), list) else value for name in fields]
+            for record in merged_records(run_dir.events_file, event, damage)
         )
 
 

@@ -1,12 +1,15 @@
 """What a run's state is, from its directory and, if it answers, the scheduler."""
 
+import contextlib
 import json
 import shlex
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from job.rundir.directory import RunDir
+from job.rundir.small_file import names_in
 from job.rundir.status import Status, read_status
 from slurm.login.holder import Life, jobs_of, live_jobs_of, process_of
 from slurm.login.unbegun import death_before_beginning, newest_job_id
@@ -37,12 +40,25 @@ class Shown:
             **json.loads(self.status.model_dump_json()),
             "state": self.state,
             "job_id": self.job_id,
+            "size_bytes": size_bytes(self.run_dir),
             "heartbeat_age_s": round(heartbeat_age_s(self.status), 1),
             "progress_age_s": round(age, 1) if (age := progress_age_s(self.status)) is not None else None,
             "pending_reason": self.pending_reason,
             "needs_person": self.needs_person,
             "next": self.next,
         }
+
+
+def size_bytes(run_dir: RunDir) -> int:
+    """About what a run takes on disk: all its files but the lattices, which are as many times the latest one."""
+    total = 0
+    folders = (run_dir.path, run_dir.checkpoints, run_dir.final, run_dir.evaluations, run_dir.slurm)
+    for path in (folder / name for folder in folders for name in names_in(folder)):
+        with contextlib.suppress(FileNotFoundError):  # it is being replaced
+            found = path.stat()
+            total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    names = names_in(run_dir.lattices)
+    return total + (len(names) * run_dir.latest_lattice.stat().st_size if run_dir.latest_lattice.name in names else 0)
 
 
 def heartbeat_age_s(status: Status) -> float:

@@ -4,10 +4,11 @@ import json
 import sys
 
 from job.commandline import Parser, duration
+from job.output import size
 from job.rundir.directory import RunDir
 from job.rundir.find import default_runs_dir, find_run
 from slurm.login.clusters import Queues
-from slurm.login.states import Shown, heartbeat_age_s, progress_age_s, show
+from slurm.login.states import Shown, heartbeat_age_s, progress_age_s, show, size_bytes
 from slurm.scheduler.queue import SQUEUE_TIMEOUT_S
 
 STILL_S = 60.0  # without a step for longer is told
@@ -55,7 +56,7 @@ def _line(one: Shown) -> str:
     steps = f"{kept.step:,}/?"
     if kept.total_steps > 0:
         steps = f"{kept.step:,}/{kept.total_steps:,} ({100 * kept.step / kept.total_steps:.0f} %)"
-    columns = [f"{one.run_dir.path.name:<40} {one.state:<9} {steps:>20}"]
+    columns = [f"{one.run_dir.path.name:<40} {one.state:<9} {steps:>20} {size(size_bytes(one.run_dir)):>7}"]
     if one.state == "running":
         left = duration(kept.eta_s) if kept.eta_s is not None else "unknown time"
         still_s = progress_age_s(kept) or 0.0
