@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,64 @@ def test_a_run_whose_log_is_replaced_goes_on_saving(small_job: Job, uninterrupte
     assert small_job.wait(process) == 0, small_job.output
     assert [record["reason"] for record in small_job.events("warning")] == ["log_replaced"]
     assert small_job.traces() == uninterrupted
+
+
+# Filesystems that cannot do everything
+
+
+@pytest.mark.process
+def test_a_filesystem_that_can_do_little_trains(small_job: Job, uninterrupted: Traces) -> None:
+    """No sync of folders, no hard links, no touching, as on some FUSE, CIFS and Ceph mounts: the same bytes, one warning."""
+    run_dir = small_job.run_dir
+    calls = "link,linkat,utimensat"
+    small_job.prefix = (
+        "strace",
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={calls}",
+        "-e",
+        f"inject={calls}:error=EOPNOTSUPP",
+    )
+    assert small_job.run(max_steps=200) == 0, small_job.output
+    folders = [run_dir.path, run_dir.checkpoints, run_dir.lattices, run_dir.claim_file(1).parent]
+    watched = (word for path in folders for word in ("-P", str(path)))
+    small_job.prefix = (
+        "strace",
+        "-f",
+        "-o",
+        "/dev/null",
+        *watched,
+        "-e",
+        "trace=fsync",
+        "-e",
+        "inject=fsync:error=EINVAL",
+    )
+    assert small_job.run() == 0, small_job.output
+    assert [record["reason"] for record in small_job.events("warning")] == ["no_folder_sync"]
+    assert small_job.traces() == uninterrupted
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_only_what_a_filesystem_cannot_do_is_let_pass(
+    number: int, passes: bool, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that cannot be synced is no error; one that the disk refuses to sync is, and so is any file."""
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if passes:
+        run_dir.replace(run_dir.settings_file, b"x")
+        assert run_dir.cannot_sync
+    else:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            run_dir.replace(run_dir.settings_file, b"x")
 
 
 # The fence

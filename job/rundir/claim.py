@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from job.errors import TakenOverError
-from job.rundir.directory import RunDir, create_exclusively
+from job.rundir.directory import CANNOT, RunDir, create_exclusively
 from job.rundir.liveness import Owner
 from job.rundir.small_file import DamagedError, exists, names_in, read_json
 from job.rundir.status import read_status
@@ -99,6 +99,11 @@ class Claim:
                 if exists(self._run_dir.claim_file(self.number)):
                     return True
                 raise  # the whole run is away
+            except OSError as error:
+                if error.errno not in CANNOT:
+                    raise
+                if not exists(self._run_dir.pass_file(self.number)):
+                    return True
         return exists(self._run_dir.claim_file(self.number + 1))
 
     def shut_out_earlier(self) -> None:

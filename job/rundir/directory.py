@@ -15,18 +15,22 @@ from job.rundir.small_file import exists, is_folder, names_in
 STEP_NAME = "step-{:012d}"
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's share of it; room may come back
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+# What a filesystem answers that cannot do a thing at all: sync a folder, make a hard link, touch a file.
+CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_LINKS = (*CANNOT, errno.EPERM, errno.EMLINK)
 
 
 class RunDir:
     """Paths of one run and atomic writes below them.
 
     `fence` is asked right before anything becomes visible and raises when this process is no longer the run's writer.
+    `cannot_sync` tells that the filesystem cannot bring names to disk, which nothing here needs but after a power cut.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fence: Callable[[], None] = lambda: None
+        self.cannot_sync = False
 
     @property
     def settings_file(self) -> Path:
@@ -148,7 +152,7 @@ class RunDir:
                 temporary.unlink(missing_ok=True)
             raise
         if sync:
-            sync_folder(path.parent)
+            self._sync_folder(path.parent)
 
     def sync(self, paths: Iterable[Path]) -> None:
         """Bring files that were written without that to disk, with their names; those that are gone are left out."""
@@ -162,7 +166,7 @@ class RunDir:
                     os.close(descriptor)
                 folders.add(path.parent)
         for folder in folders:
-            sync_folder(folder)
+            self._sync_folder(folder)
 
     def overwrite(self, path: Path, content: bytes) -> None:
         """Write over a small file in place, in one write, spaces at its end if it was longer; raises OSError."""
@@ -180,13 +184,25 @@ class RunDir:
         temporary.mkdir()
         try:
             yield temporary
-            sync_folder(temporary)
+            self._sync_folder(temporary)
             self.remove_folder(path)
             temporary.replace(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        sync_folder(path.parent)
+        self._sync_folder(path.parent)
+
+    def _sync_folder(self, folder: Path) -> None:
+        """Bring a folder's names to disk, where the filesystem can; raises OSError if the disk refuses."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in CANNOT:
+                raise
+            self.cannot_sync = True
+        finally:
+            os.close(descriptor)
 
     def remove(self, path: Path) -> None:
         """Remove a file, if it is there."""
@@ -216,15 +232,6 @@ class RunDir:
 
 def _temporary_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(4)}.tmp"
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def create_exclusively(path: Path, content: bytes) -> None:

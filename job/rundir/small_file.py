@@ -10,6 +10,9 @@ from pydantic import BaseModel, ValidationError
 _Content = TypeVar("_Content", bound=BaseModel)
 
 
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
 class DamagedError(ValueError):
     """A file does not hold what was written to it, says its content."""
 
@@ -18,7 +21,7 @@ def read_json(path: Path, model: type[_Content]) -> _Content | None:
     """What a small JSON file holds, None if there is none; raises DamagedError, or OSError if it cannot be read now."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except _ABSENT:
         return None
     try:
         return model.model_validate(orjson.loads(content))  # strict, as pydantic's own parser is not: it takes NaN
@@ -33,7 +36,7 @@ def exists(path: Path) -> bool:
     """Whether there is such a file or folder; raises OSError if that cannot be said now, which pathlib takes for no."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except _ABSENT:
         return False
     return True
 
@@ -42,7 +45,7 @@ def is_folder(path: Path) -> bool:
     """Whether there is such a folder; raises as `exists`."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
+    except _ABSENT:
         return False
 
 
@@ -50,5 +53,5 @@ def names_in(folder: Path) -> list[str]:
     """The names in a folder, sorted, none if there is none; raises OSError if it cannot be read now."""
     try:
         return sorted(path.name for path in folder.iterdir())
-    except FileNotFoundError:
+    except _ABSENT:
         return []

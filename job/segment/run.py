@@ -125,6 +125,12 @@ class Run:
         self._write_start(device_name(device), past, state)
         if lease.before is not None and lease.before.reason == DAMAGED:
             self.warn(DAMAGED, f"{lease.before.verdict}; it was not needed")
+        if self.run_dir.cannot_sync:
+            message = (
+                "this filesystem cannot sync folders (as some FUSE, CIFS and Ceph mounts): a power cut may cost more than "
+                "the last checkpoint interval there; all else is as anywhere"
+            )
+            self.warn("no_folder_sync", message)
         if past.damage is not None:
             self.warn("damaged_log", past.damage)
         if state is not None and lease.claim.number > 1:
