@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from aae.networks import NUM_PIXELS
-from job.data.datasets import NUM_HELD_OUT_IMAGES, NUM_TRAINING_IMAGES, TORCHVISION_CLASS, Dataset, missing_files
+from job.data.datasets import (
+    NUM_HELD_OUT_IMAGES,
+    NUM_TRAINING_IMAGES,
+    TORCHVISION_CLASS,
+    Dataset,
+    broken_files,
+    check_dataset,
+    raw_folder,
+)
 from job.errors import UsageError
 
 
@@ -25,7 +33,7 @@ class Images:
 def load_images(dataset: Dataset, data_dir: Path, *, train: bool) -> Images:
     """The training images, or those held out: MNIST's test images, of `digits` its last 2,000.
 
-    Raises UsageError if their number is not the data set's, OSError if its files are not there, or cannot be read now.
+    Raises UsageError if a file does not hold what it has to, OSError if one is not there, or cannot be read now.
     """
     num_train, num_held_out = NUM_TRAINING_IMAGES[dataset], NUM_HELD_OUT_IMAGES[dataset]
     if dataset == "digits":
@@ -33,19 +41,22 @@ def load_images(dataset: Dataset, data_dir: Path, *, train: bool) -> Images:
             part = slice(0, num_train) if train else slice(num_train, None)
             pixels, labels = torch.from_numpy(arrays["images"][part]), torch.from_numpy(arrays["labels"][part])
     else:
-        for path in missing_files(dataset, data_dir):
-            raise FileNotFoundError(errno.ENOENT, f"a file of the data set {dataset} is not there", str(path))
+        for name, what in broken_files(dataset, data_dir).items():
+            if what == "is not there":
+                path = raw_folder(dataset, data_dir) / name
+                raise FileNotFoundError(errno.ENOENT, f"a file of the data set {dataset} is not there", str(path))
+        check_dataset(dataset, data_dir)
         import torchvision
 
-        found = getattr(torchvision.datasets, TORCHVISION_CLASS[dataset])(data_dir, train=train)
-        pixels, labels = found.data, found.targets
-    expected = num_train if train else num_held_out
-    if len(pixels) != expected:
-        raise UsageError(
-            f"AAE_DATASET={dataset}: {len(pixels)} {'training' if train else 'test'} images in "
-            f"{data_dir}, expected {expected}; remove the folder and fetch it again"
-        )
-    return Images(pixels.reshape(expected, NUM_PIXELS), labels.long())
+        try:
+            found = getattr(torchvision.datasets, TORCHVISION_CLASS[dataset])(data_dir, train=train)
+            pixels, labels = found.data.reshape(num_train if train else num_held_out, NUM_PIXELS), found.targets
+        except (AssertionError, ValueError, RuntimeError, LookupError) as error:
+            raise UsageError(
+                f"AAE_DATASET={dataset}: a file in {raw_folder(dataset, data_dir)} does not hold what it has to ({error}); "
+                f"remove them and type aae-job fetch --dataset {dataset}"
+            ) from error
+    return Images(pixels.reshape(-1, NUM_PIXELS), labels.long())
 
 
 def held_out_sample(images: Images, size: int) -> Tensor:

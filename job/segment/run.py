@@ -6,22 +6,24 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from job.data.datasets import check_dataset
 from job.errors import EXIT_FINISHED, HangError, TakenOverError, UsageError
 from job.log.reader import read_lines
 from job.log.writer import EventLog
-from job.machine import source_digest, versions
+from job.machine import source_digest
 from job.output import lost as lost_output
 from job.rundir.claim import Cause, Segment, StopReason
 from job.rundir.lease import Lease
 from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
 from job.rundir.patience import at_start, patiently
-from job.rundir.status import DAMAGED, State
+from job.rundir.status import State
 from job.segment.crash import crash_of, settle
 from job.segment.footprint import footprint, too_much
+from job.segment.opening import of_changes, of_disk, write_start
 from job.segment.plan import Plan
 from job.segment.restarts import used_up
-from job.segment.resume import Past, changed_settings, inexactness, known_step, look_back
+from job.segment.resume import known_step, look_back
 from job.segment.watchdog import Watchdog
 
 T = TypeVar("T")
@@ -70,6 +72,8 @@ class Run:
         self._close_trainer: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
+        if self._plan.is_new:
+            self._check_data()  # before anything is written
         try:
             total_steps, is_new = self.settings.total_steps, self._plan.is_new
             self._lease = Lease.take(self.run_dir, self._owner, total_steps, self._tell, is_new=is_new)
@@ -107,6 +111,8 @@ class Run:
 
         lease = self._lease
         digest = source_digest()  # of what this process begins with
+        if lease.claim.number == 1 and not self._plan.is_new:
+            self._check_data()
         device, warnings = prepare_torch(self.settings)
         lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"device": device_name(device)})
         self.trainer = self._patiently(
@@ -122,29 +128,23 @@ class Run:
         self.watchdog.watch(self.trainer)
         with contextlib.suppress(OSError):  # without it the segment counts as one that has come to nothing
             lease.claim.note(from_step=self.trainer.step, began_at=time.time())
-        self._write_start(device_name(device), past, state)
-        if lease.before is not None and lease.before.reason == DAMAGED:
-            self.warn(DAMAGED, f"{lease.before.verdict}; it was not needed")
-        if self.run_dir.cannot_sync:
-            message = (
-                "this filesystem cannot sync folders (as some FUSE, CIFS and Ceph mounts): a power cut may cost more than "
-                "the last checkpoint interval there; all else is as anywhere"
-            )
-            self.warn("no_folder_sync", message)
-        if past.damage is not None:
-            self.warn("damaged_log", past.damage)
-        if state is not None and lease.claim.number > 1:
-            for reason, message in inexactness(state, self.settings, device.type, hardware(device)):
-                self.warn(reason, message)
-        elif self._plan.record.source_digest not in (None, digest):
-            self.warn("source_changed", "the installed code is not that with which the run was submitted")
+        write_start(self.log, self._tell, lease, self.settings, device_name(device), self.trainer.step, past, state)
         left = footprint(self.settings, self.trainer.checkpoint_bytes)
         self._tell(left.words)
-        for reason, message in warnings + too_much(self.settings, left):
+        changes = of_changes(lease, self._plan.record, self.settings, state, device.type, hardware(device), digest)
+        for reason, message in (
+            *of_disk(self.run_dir, lease, past, bad),
+            *changes,
+            *warnings,
+            *too_much(self.settings, left),
+        ):
             self.warn(reason, message)
-        for error in bad:
-            self.warn("bad_checkpoint", str(error))
         self._patiently(lambda: self.run_dir.remove_folder(self.run_dir.final))
+
+    def _check_data(self) -> None:
+        """Before the first step of a run each byte is compared; later what it trains on is what it has trained on."""
+        dataset, data_dir = self.settings.dataset, self.settings.data_dir
+        self._patiently(lambda: check_dataset(dataset, data_dir, every_byte=True))
 
     @property
     def previous(self) -> Segment | None:
@@ -282,19 +282,3 @@ class Run:
                 self._outbox.put(path, content)
             elif content not in present:
                 self._outbox.append(content)
-
-    def _write_start(self, device: str, past: Past, state: dict[str, Any] | None) -> None:
-        total_steps, threads, step = self.settings.total_steps, self.settings.num_threads, self.trainer.step
-        start = {"total_steps": total_steps, "device": device, "num_threads": threads, **self._owner.told()}
-        start["versions"] = versions()
-        if self._lease.claim.number == 1:
-            self.log.write("started", step=0, **start)
-            self._tell(f"starting on {device}, {threads} threads, {total_steps:,} steps")
-            return
-        changed = changed_settings(state, self.settings) if state else {}
-        self.log.write("resumed", step=step, **start, from_step=step, **past.told(), changed=changed)
-        lost = f"; {past.steps_lost:,} steps ({past.seconds_lost:.0f} s) are done again" if past.steps_lost else ""
-        self._tell(
-            f"resuming on {device}, {threads} threads, at step {step:,} of {total_steps:,}; "
-            f"the last segment {past.previous}{lost}"
-        )
