@@ -30,6 +30,53 @@ def test_a_flag_wins_over_the_environment_over_the_env_file_over_the_default(tmp
     assert set(sources) == set(FIELDS)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"AAE_SEED: 3", "'AAE_SEED: 3' is no assignment"),
+        (b"AAE_SEED 3", "'AAE_SEED 3' is no assignment"),
+        (b"AAE_SEED", "'AAE_SEED' is no assignment"),
+        (b"=3", "'=3' is no assignment"),
+        (b"AAE-SEED=3", "did you mean AAE_SEED?"),
+        (b"aae.seed=3", "did you mean AAE_SEED?"),
+        (b"SEED=3", "did you mean AAE_SEED?"),
+        (b"seed=3", "did you mean AAE_SEED?"),
+        (b"export AEE_SEED=3", "did you mean AAE_SEED?"),
+        (b"AE_LATENT_DIM=3", "did you mean AAE_LATENT_DIM?"),
+        ("# 3 \u00e9pochs".encode("latin-1"), "'# 3 \\\\xe9pochs' is not UTF-8"),
+    ],
+)
+def test_a_line_of_an_env_file_that_would_change_nothing_is_refused(line: bytes, told: str, tmp_path: Path) -> None:
+    """With its number and what it says; nobody trains with seed 0 who has written 3."""
+    env_file = tmp_path / "x.env"
+    env_file.write_bytes(b"# seeds\n\nOTHER=x\n\n" + line + b"\nAAE_EPOCHS=2\n")
+    with pytest.raises(SettingsError) as caught:
+        read_configuration(env_file=env_file, environment={})
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith(f"--env-file {env_file}, line 5: ")
+    assert told in mistake
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_env_file_with_a_byte_order_mark_or_foreign_line_ends_is_read(
+    encoding: str, end: str, tmp_path: Path
+) -> None:
+    """As editors elsewhere write it."""
+    env_file = tmp_path / "x.env"
+    env_file.write_bytes(f"AAE_SEED=3{end}# \u00e9{end}AAE_RUN_NAME='a'{end}".encode(encoding))
+    settings = read_configuration(env_file=env_file, environment={}).settings
+    assert (settings.seed, settings.run_name) == (3, "a")
+
+
+def test_an_env_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """It is not there, is a folder, or is UTF-16."""
+    (tmp_path / "utf16").write_bytes("AAE_SEED=3".encode("utf-16"))
+    for name, told in (("none", "no such file"), (".", "is a directory"), ("utf16", "is UTF-16")):
+        with pytest.raises(SettingsError, match=told):
+            read_configuration(env_file=tmp_path / name, environment={})
+
+
 def test_no_env_file_is_read_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `.env` in the working directory changes nothing."""
     (tmp_path / ".env").write_text("AAE_SEED=77\n")

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.sources.utils import parse_env_vars
 
 from job.config.allocation import Allocation
+from job.config.env_file import read_env_file
 from job.config.options import mistakes_in_options
 from job.config.recipes import RECIPES
 from job.config.settings import Settings
@@ -91,10 +91,8 @@ def read_configuration(
     mistakes = list(mistakes or [])
     in_file: Mapping[str, str | None] = {}
     if env_file is not None:
-        if env_file.is_file():
-            in_file = dotenv_values(env_file, interpolate=False)
-        else:
-            mistakes.append(f"--env-file {env_file}: no such file; give the path of a file with AAE_NAME=value lines")
+        in_file, found = read_env_file(env_file, [variable(field) for field in FIELDS])
+        mistakes += found
     mistakes += _unknown_names(environment, "environment") + _unknown_names(in_file, "env-file")
 
     if environment.get("SLURM_CLUSTERS") and not environment.get("AAE_SLURM_CLUSTER"):
