@@ -1,5 +1,6 @@
 """Files whose content a disk has lost: what only informs is stepped over, and told of once."""
 
+import os
 import re
 import signal
 from pathlib import Path
@@ -16,6 +17,7 @@ from job.rundir.claim import newest_claim, read_segment
 from job.rundir.directory import RunDir
 from job.rundir.status import DAMAGED, Status, read_status, write_status
 from slurm import aftermath
+from slurm.login import collect
 from slurm.login.cancel import cancel_run
 from slurm.login.log import print_log
 from slurm.login.states import show
@@ -191,3 +193,32 @@ def test_following_never_sees_a_line_that_is_cut_as_torn(
     told = capfd.readouterr()
     assert told.out.split() == ["step", "1", "3", "4", "5", "6", "7"]
     assert told.err.count("note: a line of ") == 1
+
+
+def test_collect_takes_what_is_the_run_s_and_goes_on_past_what_it_cannot_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No link that leads out of the run, no folder, no pipe; what is left out is told, with exit code 1."""
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.final.mkdir(parents=True)
+    run_dir.settings_file.write_text("{}")
+    (tmp_path / "secret").write_text("not yours")
+    (run_dir.final / "notes.txt").symlink_to(tmp_path / "secret")
+    (run_dir.final / "within.json").symlink_to(run_dir.settings_file)
+    (run_dir.final / "dangling").symlink_to(run_dir.path / "nothing")
+    (run_dir.final / "folder").mkdir()
+    os.mkfifo(run_dir.final / "pipe")
+    (run_dir.final / "weights.safetensors").write_bytes(b"w")
+    run_dir.lattices.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "step-000000000001.png").write_bytes(b"png")
+    run_dir.events_file.write_bytes(b"\0\0\n")
+    assert collect.run([str(run_dir.path), str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    for name in ("notes.txt", "dangling", "folder", "pipe", "step-000000000001.png"):
+        assert name in told.err
+    files = orjson.loads((tmp_path / "out" / "run" / "manifest.json").read_bytes())["files"]
+    expected = {"settings.json", "final/within.json", "final/weights.safetensors", "metrics.csv", "evaluations.csv"}
+    assert set(files) == expected
+    copied = {str(p.relative_to(tmp_path / "out" / "run")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert copied == expected | {"manifest.json"}

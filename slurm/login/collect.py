@@ -1,9 +1,13 @@
 """`aae-slurm collect`: what one keeps of a run, with a manifest."""
 
 import csv
+import errno
 import hashlib
 import json
+import os
 import shutil
+import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 from job.commandline import Parser
@@ -11,6 +15,7 @@ from job.log.events import EVALUATION_KEYS, EVENTS
 from job.log.reader import Damage, merged_records
 from job.rundir.directory import RunDir
 from job.rundir.find import find_run
+from job.rundir.small_file import exists, names_in
 from job.rundir.status import now, read_status
 
 FORMAT = 1
@@ -20,40 +25,48 @@ def run(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(
         "aae-slurm collect",
-        "Copies what one keeps of each run into OUT/<run>/, with the SHA-256 of every file in OUT/<run>/manifest.json.",
+        "Copies what one keeps of each run into OUT/<run>/, with the SHA-256 of every file in OUT/<run>/manifest.json.\n"
+        "Exit code 0: all of it; 1: something could not be copied, which is told; 2: no such run.",
         "aae-slurm collect digits-2d-seed0-44136fa3 results",
     )
     parser.add_argument("runs", nargs="+", type=find_run, metavar="RUN", help="paths or names under AAE_RUNS_DIR")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to copy to; made if it is not there")
     options = parser.parse_args(arguments)
+    missed = False
     for run_dir in options.runs:
-        print(collect_run(run_dir, options.out))
-    return 0
+        line, problems = collect_run(run_dir, options.out)
+        print(line)
+        for problem in problems:
+            print(f"aae-slurm: {run_dir.path.name}: {problem}", file=sys.stderr)
+        missed |= bool(problems)
+    return 1 if missed else 0
 
 
-def collect_run(run_dir: RunDir, out: Path) -> str:
-    """Copy into out/<run>, replacing what an earlier collect put there; returns a line that says what was copied."""
+def collect_run(run_dir: RunDir, out: Path) -> tuple[str, list[str]]:
+    """Copy into out/<run>, replacing what an earlier collect put there; returns what was copied, and what could not be.
+
+    Links are followed within the run alone: what somebody has linked there from elsewhere is not the run's.
+    """
     folder = out / run_dir.path.name
     folder.mkdir(parents=True, exist_ok=True)
-    files = [
-        run_dir.settings_file,
-        *run_dir.path.glob("curves.png"),
-        *sorted(run_dir.lattices.glob("step-*.png")),
-        *sorted(run_dir.evaluations.glob("step-*.json")),
-        *sorted(run_dir.final.glob("*")),
-    ]
-    for source in files:
-        target = folder / run_dir.relative(source)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(source, target)
     damage = Damage()
     tables = {
         "metrics.csv": ("step", tuple(EVENTS["step"].model_fields)),
         "evaluations.csv": ("evaluation", EVALUATION_KEYS),
     }
-    for name, (event, fields) in tables.items():
-        _write_table(run_dir, event, fields, folder / name, damage)
-    names = [*(run_dir.relative(path) for path in files), *tables]
+    digests: dict[str, str] = {}
+    problems: list[str] = []
+    for name in [*_names(run_dir), *tables]:
+        target = folder / name
+        try:
+            if name in tables:
+                _write_table(run_dir, *tables[name], target, damage)
+            else:
+                _copy(run_dir, name, target)
+            digests[name] = _sha256(target)
+        except OSError as error:
+            problems.append(f"{name} is left out: {error.strerror or error}")
+    problems += [words] if (words := damage.words(run_dir.path)) is not None else []
     status = read_status(run_dir)
     manifest = {
         "format": FORMAT,
@@ -62,16 +75,39 @@ def collect_run(run_dir: RunDir, out: Path) -> str:
         "collected_at": now(),
         "state": status.state if status else None,
         "step": status.step if status else None,
-        "files": {name: _sha256(folder / name) for name in names},
+        "files": digests,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     note = (
         ""
-        if run_dir.final_weights.exists()
+        if exists(run_dir.final_weights)
         else "; no weights: the run is not finished, `aae-job sample` reads its checkpoints"
     )
-    left_out = damage.words(run_dir.path)
-    return f"{run_dir.path.name}: {len(names)} files in {folder}{note}{'; ' + left_out if left_out else ''}"
+    return f"{run_dir.path.name}: {len(digests)} files in {folder}{note}", problems
+
+
+def _names(run_dir: RunDir) -> list[str]:
+    """What is to be copied, relative to the run directory."""
+    found = [run_dir.relative(run_dir.settings_file)]
+    found += [run_dir.relative(run_dir.curves)] if exists(run_dir.curves) else []
+    kinds = ((run_dir.lattices, "step-*.png"), (run_dir.evaluations, "step-*.json"), (run_dir.final, "[!.]*"))
+    return found + [
+        f"{folder.name}/{name}" for folder, kind in kinds for name in names_in(folder) if fnmatch(name, kind)
+    ]
+
+
+def _copy(run_dir: RunDir, name: str, target: Path) -> None:
+    source = Path(os.path.realpath(run_dir.path / name))
+    if not source.is_relative_to(os.path.realpath(run_dir.path)):
+        raise OSError(errno.EXDEV, "it is a link that leads out of the run")
+    if exists(source) and not source.is_file():
+        raise OSError(errno.EINVAL, "it is no file")
+    target.parent.mkdir(exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+    except OSError:
+        target.unlink(missing_ok=True)  # half a file is worse than none
+        raise
 
 
 def _write_table(run_dir: RunDir, event: str, fields: tuple[str, ...], path: Path, damage: Damage) -> None:
