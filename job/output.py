@@ -124,6 +124,18 @@ def end_with_reader(ends: bool) -> None:
         output.ends_with_reader = ends
 
 
+def rest(seconds: float) -> None:
+    """Wait; a looking command whose reader leaves meanwhile has nothing more to wait for, and ends with it."""
+    stream = sys.stdout
+    if not (isinstance(stream, Output) and stream.raw_output.ends_with_reader):
+        time.sleep(seconds)
+        return
+    poll = select.poll()
+    poll.register(stream.raw_output.fileno(), 0)
+    if poll.poll(seconds * 1000):
+        raise ReaderGoneError
+
+
 def lost() -> OSError | None:
     """Why something could not be said, None if everything was."""
     return next((output.error for output in _outputs() if output.error is not None), None)

@@ -11,6 +11,7 @@ from jobs import Job, SlurmJob
 import job
 from job.config.settings import Settings
 from job.machine import cpu_model
+from job.segment.opening import of_machine
 from job.segment.resume import inexactness
 
 INSTALLED = Path(job.__file__).parent.parent
@@ -56,3 +57,13 @@ def test_another_model_of_gpu_is_told_with_what_avoids_it() -> None:
     assert "AAE_SLURM_CONSTRAINT" in message
     del state["hardware"]
     assert inexactness(state, settings, "cpu", cpu_model()) == []
+
+
+def test_more_threads_than_cpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a move to a smaller machine: their number is kept, and both numbers are told."""
+    monkeypatch.setattr("job.segment.opening.allotted_cpus", lambda: 2)
+    assert of_machine(Settings(num_threads=2)) == []
+    ((reason, message),) = of_machine(Settings(num_threads=8))
+    assert reason == "few_cpus"
+    assert "8 threads on 2 CPUs" in message
+    assert "AAE_NUM_THREADS=2" in message

@@ -188,7 +188,7 @@ def test_following_never_sees_a_line_that_is_cut_as_torn(
         else:
             run_dir.events_file.write_bytes(content)
 
-    monkeypatch.setattr("slurm.login.log.time.sleep", next_moment)
+    monkeypatch.setattr("slurm.login.log.rest", next_moment)
     print_log(run_dir, event=None, fields=["step"], csv=True, follow=True)
     told = capfd.readouterr()
     assert told.out.split() == ["step", "1", "3", "4", "5", "6", "7"]

@@ -7,7 +7,7 @@ from job.config.settings import Settings
 from job.config.settings_file import Record
 from job.errors import CheckpointError
 from job.log.writer import EventLog
-from job.machine import versions
+from job.machine import allotted_cpus, versions
 from job.rundir.directory import RunDir
 from job.rundir.lease import Lease
 from job.rundir.status import DAMAGED
@@ -57,6 +57,18 @@ def of_disk(run_dir: RunDir, lease: Lease, past: Past, bad: list[CheckpointError
         )
         told.append(("no_folder_sync", message))
     return told + [("bad_checkpoint", str(error)) for error in bad]
+
+
+def of_machine(settings: Settings) -> Warned:
+    """More threads than CPUs, as after a move: they wait for each other. Their number is kept, since another gives other sums."""
+    threads, cpus = settings.num_threads or 0, allotted_cpus()
+    if threads <= cpus:
+        return []
+    message = (
+        f"{threads} threads on {cpus} CPU{'s' * (cpus > 1)} are slower than {cpus}: give the run {threads} CPUs "
+        f"(AAE_SLURM_CPUS_PER_TASK), or set AAE_NUM_THREADS={cpus}, with which it goes on, but not bit for bit"
+    )
+    return [("few_cpus", message)]
 
 
 def of_changes(

@@ -20,7 +20,7 @@ from job.rundir.patience import at_start, patiently
 from job.rundir.status import State
 from job.segment.crash import crash_of, settle
 from job.segment.footprint import footprint, too_much
-from job.segment.opening import of_changes, of_disk, write_start
+from job.segment.opening import of_changes, of_disk, of_machine, write_start
 from job.segment.plan import Plan
 from job.segment.restarts import used_up
 from job.segment.resume import known_step, look_back
@@ -135,6 +135,7 @@ class Run:
         for reason, message in (
             *of_disk(self.run_dir, lease, past, bad),
             *changes,
+            *of_machine(self.settings),
             *warnings,
             *too_much(self.settings, left),
         ):

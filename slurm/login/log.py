@@ -5,7 +5,6 @@ import csv as csv_module
 import io
 import os
 import sys
-import time
 from typing import Any, BinaryIO
 
 import orjson
@@ -14,7 +13,7 @@ from job.commandline import Parser, add_run
 from job.errors import UsageError
 from job.log.events import EVENTS, Event
 from job.log.reader import Damage, end_of_lines, is_of, merged_lines, parse
-from job.output import escaped
+from job.output import escaped, rest
 from job.rundir.directory import RunDir
 from job.rundir.status import read_status
 
@@ -91,7 +90,7 @@ def _follow(
             out.flush()
         if ended:
             return
-        time.sleep(POLL_S)
+        rest(POLL_S)
 
 
 def _print(out: BinaryIO, line: bytes, record: dict[str, Any], fields: list[str] | None, csv: bool) -> None:
