@@ -15,7 +15,7 @@ from job.errors import AaeError, StorageError
 from job.output import install, wait_for_no_reader
 from job.rundir.cancel import read_mark
 from job.rundir.directory import RunDir
-from job.rundir.patience import at_start
+from job.rundir.patience import at_start, until_there
 from job.rundir.status import Status, now, write_status
 from job.segment.crash import Crash, records_before, what_to_change
 from slurm.node.postmortem import put_on_record, task_lives
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     if job is not None and job.get("JobState") not in GOES_ON:
         return  # Slurm is ending the job, and knows whether to start it again
     try:
+        until_there(run_dir)
         mark = at_start(lambda: read_mark(run_dir), run_dir)
         if mark is not None and mark.names(start.owner):
             return

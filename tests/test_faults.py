@@ -17,7 +17,8 @@ from jobs import Job, once, small_settings
 
 import job
 from job.config.settings import Settings
-from job.proofs.exactness import KINDS, Traces, prove, table
+from job.proofs.exactness import Traces, prove, table
+from job.proofs.interruptions import KINDS
 from job.proofs.verify import Finding, verify_run
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
@@ -36,15 +37,16 @@ def test_random_interruptions_change_no_byte(tmp_path: Path, size: int) -> None:
     assert proof.differences == []
     assert sum(cost.times for cost in proof.kinds.values()) >= size
     for kind, cost in proof.kinds.items():
-        most = 40 + 7 if kind in ("SIGKILL", "Ctrl-C twice") else 0
+        # A page of the newest checkpoint may be lost too.
+        most = {"SIGKILL": 47, "Ctrl-C twice": 47, "cut log": 47, "lost page": 87}.get(kind, 0)
         assert max(cost.steps_lost, default=0) <= most, kind
 
 
 def test_verify_resume_is_the_users_own_proof(tmp_path: Path) -> None:
     """The command interrupts, shows each interruption, ends with a table, and leaves nothing behind."""
     job = Job(tmp_path / "runs", small_settings(max_steps=300))
-    assert job.run("verify-resume", "--kills", "2") == 0, job.output
-    assert len(re.findall(r"^ +\d+  (?:" + "|".join(KINDS) + ")", job.output, re.MULTILINE)) == 2
+    assert job.run("verify-resume", "--kills", "1") == 0, job.output
+    assert len(re.findall(r"^ +\d+  (?:" + "|".join(KINDS) + ")", job.output, re.MULTILINE)) == 1
     assert "equal byte for byte" in job.output
     assert list((tmp_path / "runs").iterdir()) == []
 
@@ -273,7 +275,7 @@ def test_every_system_call_that_writes_may_fail_once(tmp_path: Path, size: int) 
     every = [(call, number) for call, count in made.items() for number in range(1, count + 1)]
     stopped = 0
     for call, number in random.sample(every, min(size, len(every))):
-        error = random.choice(["ENOSPC", "EIO", "EROFS"])
+        error = random.choice(["ENOSPC", "EDQUOT", "EIO", "EROFS"])
         job = Job(tmp_path / f"{call}-{number}", settings)
         job.environment["PYTHONDONTWRITEBYTECODE"] = "1"
         inject = f"inject={call}:error={error}:when={number}"

@@ -14,9 +14,10 @@ def run(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(
         "aae-job verify-resume",
-        "Trains the run that the settings describe once through, then again with N interruptions at random moments by random\n"
-        "signals, half of them SIGKILL, and compares weights, lattices and losses byte for byte. Works in a folder of its\n"
-        "own below AAE_RUNS_DIR, which it removes unless something differs.\n"
+        "Trains the run that the settings describe once through, then again with N interruptions at random moments: random\n"
+        "signals, half of them SIGKILL, a process that stands still, a terminal that hangs up, pages and ends of files that a\n"
+        "power cut takes. Compares weights, lattices and losses byte for byte. Works in a folder of its own below\n"
+        "AAE_RUNS_DIR, which it removes unless something differs.\n"
         "Exit code 0: equal; 1: something differs.",
         "AAE_MAX_STEPS=300 AAE_CHECKPOINT_EVERY_STEPS=50 aae-job verify-resume --kills 5",
     )

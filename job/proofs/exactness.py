@@ -1,11 +1,8 @@
 """The proof of exact resume: one run goes through, others are interrupted at random, and what they leave must be equal."""
 
 import hashlib
-import os
 import random
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,21 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from job.config.settings import Settings
-from job.errors import EXIT_FINISHED, AaeError
 from job.log.events import EXACT
 from job.log.reader import merged_records, parse, read_lines
+from job.proofs.interruptions import KINDS, start
 from job.rundir.directory import RunDir
-
-# How a process is interrupted: the signals that it gets, and how often this is drawn.
-KINDS: dict[str, tuple[tuple[signal.Signals, ...], int]] = {
-    "SIGKILL": ((signal.SIGKILL,), 6),
-    "SIGTERM": ((signal.SIGTERM,), 1),
-    "Ctrl-C": ((signal.SIGINT,), 1),
-    "Ctrl-C twice": ((signal.SIGINT, signal.SIGINT), 1),
-    "SIGHUP": ((signal.SIGHUP,), 1),
-    "SIGUSR1": ((signal.SIGUSR1,), 1),
-    "SIGUSR2": ((signal.SIGUSR2,), 1),
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +80,7 @@ def prove(settings: Settings, kills: int, folder: Path, tell: Callable[[str], No
     """
     whole = RunDir(folder / "whole")
     began = time.monotonic()
-    _start(settings, whole).to_its_end()
+    start(settings, whole).to_its_end()
     training_s = next(r["elapsed_s"] for r in _records(whole) if r["event"] == "finished")
     startup_s = max(0.5, time.monotonic() - began - training_s)
     reference = Traces.of(whole)
@@ -108,7 +94,7 @@ def prove(settings: Settings, kills: int, folder: Path, tell: Callable[[str], No
         run_dir = RunDir(folder / f"interrupted-{round_number}")
         here = min(kills - done, 50)  # in one run; the next ones go to another
         made = list(_interrupted(settings, run_dir, here, startup_s, 2 * training_s / here, tell, done))
-        _start(settings, run_dir).to_its_end()
+        start(settings, run_dir).to_its_end()
         done += len(made)
         _account(proof, run_dir, made)
         traces = Traces.of(run_dir)
@@ -128,35 +114,6 @@ class _Interruption:
     pid: int
 
 
-@dataclass
-class _Process:
-    run_dir: RunDir
-    printed: Path
-    popen: "subprocess.Popen[bytes]"
-
-    def to_its_end(self) -> None:
-        try:
-            code = self.popen.wait()
-        except BaseException:
-            self.popen.kill()
-            raise
-        if code != EXIT_FINISHED:
-            raise AaeError(
-                f"{self.run_dir.path}: a run ended by itself with exit code {code}:\n{self.printed.read_text()}"
-            )
-
-
-def _start(settings: Settings, run_dir: RunDir) -> _Process:
-    values = settings.model_dump(mode="json") | {"runs_dir": str(run_dir.path.parent), "run_name": run_dir.path.name}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AAE_")}
-    environment |= {f"AAE_{name.upper()}": str(value) for name, value in values.items() if value is not None}
-    printed = run_dir.path.with_suffix(".printed")
-    command = [sys.executable, "-P", "-m", "job"]
-    with printed.open("wb") as file:
-        popen = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603
-    return _Process(run_dir, printed, popen)
-
-
 def _interrupted(
     settings: Settings,
     run_dir: RunDir,
@@ -167,10 +124,10 @@ def _interrupted(
     done: int,
 ) -> Iterator[_Interruption]:
     """Start and interrupt at random moments, from the process's first to `training_s` of training."""
-    names, weights = list(KINDS), [weight for _, weight in KINDS.values()]
+    names, weights = list(KINDS), [kind.weight for kind in KINDS.values()]
     for number in range(1, kills + 1):
-        process = _start(settings, run_dir)
-        kind = random.choices(names, weights)[0]  # noqa: S311
+        name = random.choices(names, weights)[0]  # noqa: S311
+        process = start(settings, run_dir, on_terminal=KINDS[name].needs_terminal)
         try:
             process.popen.wait(random.uniform(0, startup_s + training_s))  # noqa: S311
         except subprocess.TimeoutExpired:
@@ -181,13 +138,13 @@ def _interrupted(
         else:
             process.to_its_end()  # it was faster, or has failed
             return
-        for signal_number in KINDS[kind][0]:
-            process.popen.send_signal(signal_number)
+        KINDS[name].act(process)
         at = time.time()
         process.popen.wait()
+        process.hang_up()
         step = next((r["step"] for r in reversed(list(_records(run_dir)))), 0)
-        tell(f"{done + number:>4}  {kind:<13} at about step {step:,} of {settings.total_steps:,}")
-        yield _Interruption(kind, at, process.popen.pid)
+        tell(f"{done + number:>4}  {name:<13} at about step {step:,} of {settings.total_steps:,}")
+        yield _Interruption(name, at, process.popen.pid)
 
 
 def _account(proof: Proof, run_dir: RunDir, made: list[_Interruption]) -> None:

@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from job.errors import HopelessError, StorageError
+from job.errors import HopelessError, StorageError, UsageError
 from job.rundir.directory import FULL, RunDir
+from job.rundir.small_file import exists
 
 PATIENCE_S = 60.0
 TOLD_AFTER_S = 3.0
@@ -44,6 +45,17 @@ def at_start(
             f"{run_dir.path} could not be read or written for {PATIENCE_S:.0f} s: {gave_up.error}. Nothing is lost; bring the "
             "folder back, see that it may be read and written, and type the same command again"
         ) from gave_up.error
+
+
+def until_there(run_dir: RunDir, tell: Callable[[str], None] = lambda _: None) -> None:
+    """Wait for a run that was submitted to be seen; raises as `at_start`, and UsageError if somebody has removed it."""
+    try:
+        at_start(run_dir.settings_file.stat, run_dir, tell)
+    except StorageError as error:
+        # Not if it has gone away with its disk
+        if exists(run_dir.path.parent) and not exists(run_dir.settings_file):
+            raise UsageError(f"{run_dir.path} holds no settings.json; submit the run again") from error
+        raise
 
 
 class _GaveUpError(Exception):

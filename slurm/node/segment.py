@@ -18,14 +18,12 @@ from job.errors import (
     HopelessError,
     StorageError,
     TakenOverError,
-    UsageError,
 )
 from job.rundir.cancel import read_mark
 from job.rundir.claim import newest_claim, read_segment
 from job.rundir.directory import RunDir
 from job.rundir.liveness import Owner
-from job.rundir.patience import at_start
-from job.rundir.small_file import exists
+from job.rundir.patience import at_start, until_there
 from job.rundir.status import read_status
 from job.segment.crash import crash_of
 from job.segment.plan import Plan, plan_recorded
@@ -64,13 +62,8 @@ def _put_refusal_on_record(run_dir: RunDir, start: Start, error: AaeError) -> No
 
 
 def _plan_submitted(run_dir: RunDir) -> Plan:
-    """As settings.json says; if there is none, and it has not just gone away with its disk, somebody has removed the run."""
-    try:
-        return at_start(lambda: plan_recorded(run_dir), run_dir, _say)
-    except StorageError as error:
-        if exists(run_dir.path.parent) and not exists(run_dir.settings_file):
-            raise UsageError(f"{run_dir.path} holds no settings.json; submit the run again") from error
-        raise
+    until_there(run_dir, _say)
+    return at_start(lambda: plan_recorded(run_dir), run_dir, _say)
 
 
 def run_segment(run_dir: RunDir, plan_of: Callable[[], Plan], stop: AllocationStop, start: Start) -> int:
