@@ -23,7 +23,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The size of the campaigns: CI runs the default, a person any."""
     parser.addoption(
-        "--size", type=int, default=6, help="interruptions, failing system calls, ... of each campaign [6]"
+        "--size", type=int, default=4, help="interruptions, failing system calls, ... of each campaign [4]"
     )
 
 
