@@ -13,7 +13,7 @@ import pytest
 import torchvision
 
 from job.data import datasets
-from job.data.datasets import FILES, broken_files, check_dataset, fetch
+from job.data.datasets import FILES, broken_files, check_dataset, check_files, fetch
 from job.data.images import load_images
 from job.errors import AaeError, UsageError
 
@@ -87,6 +87,14 @@ def test_a_broken_file_is_found_and_fetched_anew(dataset: str, fault: str, mirro
     assert path.read_bytes() == good
     assert broken_files(dataset, tmp_path, every_byte=True) == {}
     assert load_images(dataset, tmp_path, train=True).pixels.shape == (5, 784)  # type: ignore[arg-type]
+
+
+def test_a_start_waits_for_files_that_are_away(mirror: Path, tmp_path: Path) -> None:
+    """Whoever types is told at once; a job's data may be on a disk that is away for a moment."""
+    with pytest.raises(UsageError, match="is not there"):
+        check_dataset("mnist", tmp_path)
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        check_files("mnist", tmp_path)
 
 
 def test_where_only_the_packed_files_are_no_internet_is_needed(

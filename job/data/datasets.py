@@ -1,5 +1,6 @@
 """Which data sets there are, how large they are, where their files lie and how they come there; loads no torch by itself."""
 
+import errno
 import gzip
 import hashlib
 import shlex
@@ -41,7 +42,7 @@ DIGESTS: dict[str, dict[str, str]] = {
         "t10k-labels-idx1-ubyte": "955b04d571e1499b9613fdc30a1601655d2ad8894c0ec5685431cdc8945113ee",
     },
 }
-_SUMS = "SHA256SUMS"
+_SUMS, _ABSENT = "SHA256SUMS", "is not there"
 
 
 def check_dataset(dataset: str, data_dir: Path, *, every_byte: bool = False) -> None:
@@ -63,6 +64,15 @@ def check_dataset(dataset: str, data_dir: Path, *, every_byte: bool = False) -> 
         )
 
 
+def check_files(dataset: str, data_dir: Path, *, every_byte: bool = False) -> None:
+    """As `check_dataset`, for a start: a file that is not there raises FileNotFoundError, since its disk may be away."""
+    for name, what in broken_files(dataset, data_dir).items():
+        if what == _ABSENT:
+            path = raw_folder(dataset, data_dir) / name
+            raise FileNotFoundError(errno.ENOENT, f"a file of the data set {dataset} is not there", str(path))
+    check_dataset(dataset, data_dir, every_byte=every_byte)
+
+
 def raw_folder(dataset: str, data_dir: Path) -> Path:
     """Where torchvision keeps the files of a data set."""
     return data_dir / TORCHVISION_CLASS[dataset] / "raw"
@@ -78,7 +88,7 @@ def broken_files(dataset: str, data_dir: Path, *, every_byte: bool = False) -> d
     for name, size in FILES.items():
         path = raw / name
         if not exists(path):
-            bad[name] = "is not there"
+            bad[name] = _ABSENT
         elif (found := path.stat().st_size) != size:
             bad[name] = f"has {found:,} bytes instead of {size:,}"
         elif every_byte and name in digests and (digest := _sha256(path)) != digests[name]:
@@ -147,7 +157,7 @@ def _unpack(raw: Path, name: str, sha256: str | None, md5_packed: str) -> None:
 
 def _download(raw: Path, data: Any, broken: dict[str, str], data_dir: Path) -> None:
     """Through torchvision, which takes a file that is there for whole; what was there comes back if that fails."""
-    aside = [(raw / name, raw / f"{name}.broken") for name, what in broken.items() if what != "is not there"]
+    aside = [(raw / name, raw / f"{name}.broken") for name, what in broken.items() if what != _ABSENT]
     for path, kept in aside:
         path.rename(kept)
     try:

@@ -1,6 +1,5 @@
 """The images of a data set and their classes: the embedded digits, or torchvision's files."""
 
-import errno
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +14,7 @@ from job.data.datasets import (
     NUM_TRAINING_IMAGES,
     TORCHVISION_CLASS,
     Dataset,
-    broken_files,
-    check_dataset,
+    check_files,
     raw_folder,
 )
 from job.errors import UsageError
@@ -41,11 +39,7 @@ def load_images(dataset: Dataset, data_dir: Path, *, train: bool) -> Images:
             part = slice(0, num_train) if train else slice(num_train, None)
             pixels, labels = torch.from_numpy(arrays["images"][part]), torch.from_numpy(arrays["labels"][part])
     else:
-        for name, what in broken_files(dataset, data_dir).items():
-            if what == "is not there":
-                path = raw_folder(dataset, data_dir) / name
-                raise FileNotFoundError(errno.ENOENT, f"a file of the data set {dataset} is not there", str(path))
-        check_dataset(dataset, data_dir)
+        check_files(dataset, data_dir)
         import torchvision
 
         try:

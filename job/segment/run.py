@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from job.data.datasets import check_dataset
+from job.data.datasets import check_dataset, check_files
 from job.errors import EXIT_FINISHED, HangError, TakenOverError, UsageError
 from job.log.reader import read_lines
 from job.log.writer import EventLog
@@ -72,8 +72,8 @@ class Run:
         self._close_trainer: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
-        if self._plan.is_new:
-            self._check_data()  # before anything is written
+        if self._plan.is_new:  # before anything is written
+            check_dataset(self.settings.dataset, self.settings.data_dir, every_byte=True)
         try:
             total_steps, is_new = self.settings.total_steps, self._plan.is_new
             self._lease = Lease.take(self.run_dir, self._owner, total_steps, self._tell, is_new=is_new)
@@ -112,7 +112,8 @@ class Run:
         lease = self._lease
         digest = source_digest()  # of what this process begins with
         if lease.claim.number == 1 and not self._plan.is_new:
-            self._check_data()
+            dataset, data_dir = self.settings.dataset, self.settings.data_dir
+            self._patiently(lambda: check_files(dataset, data_dir, every_byte=True))
         device, warnings = prepare_torch(self.settings)
         lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"device": device_name(device)})
         self.trainer = self._patiently(
@@ -141,11 +142,6 @@ class Run:
         ):
             self.warn(reason, message)
         self._patiently(lambda: self.run_dir.remove_folder(self.run_dir.final))
-
-    def _check_data(self) -> None:
-        """Before the first step of a run each byte is compared; later what it trains on is what it has trained on."""
-        dataset, data_dir = self.settings.dataset, self.settings.data_dir
-        self._patiently(lambda: check_dataset(dataset, data_dir, every_byte=True))
 
     @property
     def previous(self) -> Segment | None:
