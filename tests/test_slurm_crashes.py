@@ -154,7 +154,7 @@ def test_settings_that_cannot_be_read_end_the_run_at_once(job: SlurmJob) -> None
     assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
     status = job.status()
     assert (status["state"], status["reason"], status["exit_code"]) == ("failed", "refused", 2)
-    assert "settings.json cannot be read" in status["verdict"]
+    assert "settings.json is damaged" in status["verdict"]
     time.sleep(7)  # longer than a requeue takes
     assert job.cluster.state(job_id) == "FAILED"
 
