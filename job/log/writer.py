@@ -20,6 +20,7 @@ class EventLog:
     """Writes the records of one segment, through the outbox that keeps what the disk refuses."""
 
     def __init__(self, run_dir: RunDir, segment: int, outbox: Outbox) -> None:
+        run_dir.fence()
         cut_torn_line(run_dir.events_file)
         self._log: _Recorder = structlog.wrap_logger(
             outbox, processors=[_stamp, _check, _render], wrapper_class=_Recorder, segment=segment

@@ -124,6 +124,7 @@ class Outbox:
 
     def _reopen(self) -> None:
         """Go on in the file that has the log's name now, with all lines that are not known to have got into it."""
+        self._run_dir.fence()
         before, old = self._file, self._descriptor
         self._descriptor = self._open()
         with contextlib.suppress(OSError):

@@ -18,24 +18,24 @@ class Footprint:
     num_lattices: int
     lattice_bytes: int
     log_bytes: int
-    checkpoint_bytes: int
+    weights_bytes: int
 
     @property
     def words(self) -> str:
         """In a line."""
-        total = self.num_lattices * self.lattice_bytes + self.log_bytes + self.checkpoint_bytes
+        total = self.num_lattices * self.lattice_bytes + self.log_bytes + self.weights_bytes
         return (
             f"will leave about {size(total)}: {self.num_lattices:,} lattices, a log of {size(self.log_bytes)}, "
-            f"a checkpoint of {size(self.checkpoint_bytes)}"
+            f"a checkpoint and weights of {size(self.weights_bytes)}"
         )
 
 
-def footprint(settings: Settings, checkpoint_bytes: int) -> Footprint:
-    """Of a run from its first step to its total, whatever is done of it."""
+def footprint(settings: Settings, weights_bytes: int) -> Footprint:
+    """Of a run from its first step to its total, whatever is done of it; `weights_bytes` are those of its last checkpoint, too."""
     total = settings.total_steps
     records = total // settings.log_every_steps * _STEP_BYTES + total // settings.window_steps * _EVALUATION_BYTES
     cells = settings.lattice_size**2
-    return Footprint(total // settings.lattice_every_steps, cells * _CELL_BYTES, records, checkpoint_bytes)
+    return Footprint(total // settings.lattice_every_steps, cells * _CELL_BYTES, records, weights_bytes)
 
 
 def too_much(settings: Settings, found: Footprint) -> list[tuple[str, str]]:

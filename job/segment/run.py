@@ -130,7 +130,7 @@ class Run:
         with contextlib.suppress(OSError):  # without it the segment counts as one that has come to nothing
             lease.claim.note(from_step=self.trainer.step, began_at=time.time())
         write_start(self.log, self._tell, lease, self.settings, device_name(device), self.trainer.step, past, state)
-        left = footprint(self.settings, self.trainer.checkpoint_bytes)
+        left = footprint(self.settings, self.trainer.weights_bytes)
         self._tell(left.words)
         changes = of_changes(lease, self._plan.record, self.settings, state, device.type, hardware(device), digest)
         for reason, message in (

@@ -76,9 +76,10 @@ class Trainer:
         return self._average.model
 
     @property
-    def checkpoint_bytes(self) -> int:
-        """About the size of a checkpoint."""
-        return self._phases.num_bytes + self._average.num_bytes
+    def weights_bytes(self) -> int:
+        """About the size of a checkpoint and of the weights in `final/`."""
+        weights = sum(weight.nbytes for weight in self.model.parameters())
+        return self._phases.num_bytes + self._average.num_bytes + weights
 
     @property
     def is_over(self) -> bool:

@@ -1,4 +1,4 @@
-"""Random faults under a job on the real Slurm, with nobody to help: as many as `--size` says."""
+"""Storage that fails under a job on the real Slurm, with nobody to help: a share that is away, and faults at random."""
 
 import json
 import os
@@ -6,15 +6,14 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from jobs import ON_SLURM, SlurmJob
 
 from job.proofs.exactness import Traces
 from job.proofs.interruptions import lose_page, synced_bytes
-from job.rundir.claim import newest_claim
-
-pytestmark = [pytest.mark.campaign, pytest.mark.timeout(0)]
+from job.rundir.claim import newest_claim, read_segment
 
 
 def _kill(_: SlurmJob, process: int) -> None:
@@ -86,6 +85,8 @@ FAULTS: tuple[Callable[[SlurmJob, int], None], ...] = (
 )
 
 
+@pytest.mark.campaign
+@pytest.mark.timeout(0)
 def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces, size: int) -> None:
     """Each some steps after the last; in the end the run is finished, with the bytes of one that nothing happened to."""
     job_id = job.submit(slurm_max_stalls=1000)
@@ -104,4 +105,28 @@ def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces
             assert time.monotonic() < deadline, f"{fault.__name__}: not begun again\n{job.job_log()}"
             time.sleep(0.2)
     job.wait_until_finished(job_id)
+    assert job.traces() == whole
+
+
+def test_a_job_whose_run_is_away_is_started_on_another_node(job: SlurmJob, whole: Traces) -> None:
+    """The share goes away between the job's start and the run's: given up after a minute, counted by Slurm, and begun elsewhere."""
+    job_id = job.submit(slurm_setup='["touch /tmp/$SLURM_JOB_ID.begun", "sleep 3"]')
+    begun, runs = Path(f"/tmp/{job_id}.begun"), job.run_dir.path.parent
+    away = runs.with_name("away")
+    deadline = time.monotonic() + 60
+    while not begun.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    begun.unlink()
+    runs.rename(away)
+    first = job.cluster.ask("squeue", "-h", "-j", job_id, "-o", "%N")
+    deadline = time.monotonic() + 150
+    while "Comment=aae:unseen:0" not in job.cluster.ask("scontrol", "show", "job", job_id):
+        assert time.monotonic() < deadline, job.cluster.ask("scontrol", "show", "job", job_id)
+        time.sleep(0.5)
+    away.rename(runs)
+    job.wait_until_finished(job_id)
+    segment = read_segment(job.run_dir, 1)
+    assert segment is not None
+    assert segment.owner.node not in (None, first)
     assert job.traces() == whole
