@@ -257,6 +257,8 @@ def main() -> None:
     """Draw the curves of the run given to stdout, as slowly as the training that goes on beside it likes, or `at-last`."""
     if "at-last" not in sys.argv:
         os.nice(19)
+    with contextlib.suppress(OSError):  # where memory ends, it is this process that goes, not the one that trains
+        Path("/proc/self/oom_score_adj").write_text("1000")
     sys.stdout.buffer.write(draw_curves(RunDir(Path(sys.argv[1]))))
 
 
