@@ -43,7 +43,7 @@ def test_every_look_at_the_run_may_fail_for_a_moment(tmp_path: Path, size: int) 
 
     whole = begun("whole")
     calls = tmp_path / "calls"
-    whole.prefix = ("strace", "-f", "-o", str(calls), *_watched(whole), "-e", trace)
+    whole.prefix = ("strace", "-f", "--seccomp-bpf", "-o", str(calls), *_watched(whole), "-e", trace)
     assert whole.run() == 0, whole.output
     made = [match[1] for line in calls.read_text().splitlines() if (match := re.match(r"\d+ +(\w+)\(", line))]
     every = [(call, number) for call in LOOKING_CALLS for number in range(1, made.count(call) + 1)]
@@ -53,7 +53,18 @@ def test_every_look_at_the_run_may_fail_for_a_moment(tmp_path: Path, size: int) 
         error, last = random.choice(["EIO", "ESTALE", "EACCES"]), number + random.randrange(3)
         job = begun(f"{call}-{number}")
         inject = f"inject={call}:error={error}:when={number}..{last}"
-        job.prefix = ("strace", "-f", "-o", "/dev/null", *_watched(job), "-e", f"trace={call}", "-e", inject)
+        job.prefix = (
+            "strace",
+            "-f",
+            "--seccomp-bpf",
+            "-o",
+            "/dev/null",
+            *_watched(job),
+            "-e",
+            f"trace={call}",
+            "-e",
+            inject,
+        )
         code = job.run()
         printed, job.prefix = job.output, ()
         stopped += code != 0

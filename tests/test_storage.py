@@ -87,7 +87,7 @@ def test_a_start_waits_for_a_disk_that_fails_for_a_moment(small_job: Job, uninte
         f"inject={calls}:error={random.choice(['EIO', 'ESTALE', 'EACCES'])}:when=1..40+2",
     )
     watched = (word for path in paths for word in ("-P", str(path)))
-    small_job.prefix = ("strace", "-f", "-o", "/dev/null", *watched, *inject)
+    small_job.prefix = ("strace", "-f", "--seccomp-bpf", "-o", "/dev/null", *watched, *inject)
     assert small_job.run() == 0, small_job.output
     (resumed,) = small_job.events("resumed")
     assert resumed["from_step"] > 200
