@@ -101,16 +101,17 @@ class _Log:
 
 def _read(run_dir: RunDir) -> _Log:
     log = _Log(_series(_STEP_FIELDS), _series(_EVALUATION_FIELDS), Marks(), Marks())
+    curves = {"step": log.steps, "evaluation": log.evaluations}
+    takers = {event: [(name, series.add) for name, series in of.items()] for event, of in curves.items()}
     for record in merged_records(run_dir.events_file):
-        step = record["step"]
-        curves = {"step": log.steps, "evaluation": log.evaluations}.get(record["event"], {})
-        for name, series in curves.items():
-            series.add(step, record.get(name))
-        if record["event"] == "resumed":
+        step, event = record["step"], record["event"]
+        for name, take in takers.get(event, ()):
+            take(step, record.get(name))
+        if event == "resumed":
             log.resumes.add(record.get("from_step", step), None)
-        elif record["event"] == "saturation":
+        elif event == "saturation":
             log.verdicts.add(step, str(record.get("verdict")))
-        log.last_step = max(log.last_step, step)
+        log.last_step = max(step, log.last_step)
     return log
 
 
