@@ -15,6 +15,76 @@ from job.proofs.exactness import Traces
 from job.proofs.interruptions import lose_page, synced_bytes
 from job.rundir.claim import newest_claim, read_segment
 
+# In every Python of the job, from its start: what a file beside the run says goes wrong, for so many seconds.
+MADE_TO_FAIL = """
+import errno, io, os, threading, time
+
+control = os.environ["TEST_FAULT"]
+runs = os.path.dirname(control)
+real_open, real_utime = io.open, os.utime
+
+def is_on(kind):
+    try:
+        with real_open(control) as file:
+            named, until = file.read().split()
+    except (OSError, ValueError):
+        return False
+    return named == kind and time.time() < float(until)
+
+def failing(real, kind, number, concerns):
+    def call(path, *rest, **named):
+        if str(path).startswith(runs) and concerns(str(path), *rest) and is_on(kind):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *rest, **named)
+    return call
+
+def anything(path, *_):
+    return path != control
+
+def checkpoint(path, mode="r", *_):
+    return "x" in mode and "checkpoints" in path
+
+io.open = failing(failing(io.open, "read", errno.ESTALE, anything), "quota", errno.EDQUOT, checkpoint)
+os.stat = failing(os.stat, "read", errno.EIO, anything)
+os.listdir = failing(os.listdir, "read", errno.EIO, anything)
+
+def utime(*given, **named):  # which the run asks before it writes
+    if threading.current_thread() is threading.main_thread() and is_on("hang"):
+        import torch
+        real, lock = torch.autograd.grad, threading.Lock()
+        def grad(*arguments, **options):
+            if threading.current_thread() is threading.main_thread():
+                lock.acquire()
+                lock.acquire()
+            return real(*arguments, **options)
+        torch.autograd.grad = grad
+    return real_utime(*given, **named)
+
+os.utime = utime
+"""
+
+
+def _goes_wrong(job: SlurmJob, kind: str, seconds: float) -> None:
+    """From now on, for a while, in all processes of the run's job."""
+    Path(job.environment["TEST_FAULT"]).write_text(f"{kind} {time.time() + seconds}")
+
+
+def _fail_to_read(job: SlurmJob, process: int) -> None:
+    """The file server fails over while the job is started again."""
+    os.kill(process, signal.SIGKILL)
+    _goes_wrong(job, "read", random.uniform(5, 25))
+
+
+def _reach_quota(job: SlurmJob, process: int) -> None:
+    """No new checkpoint for a while, with room on the disk; then as Slurm ends it before a time limit."""
+    _goes_wrong(job, "quota", random.uniform(5, 20))
+    os.kill(process, signal.SIGUSR2)
+
+
+def _hang(job: SlurmJob, _: int) -> None:
+    """The next step never ends."""
+    _goes_wrong(job, "hang", 8)
+
 
 def _kill(_: SlurmJob, process: int) -> None:
     os.kill(process, signal.SIGKILL)
@@ -82,13 +152,23 @@ FAULTS: tuple[Callable[[SlurmJob, int], None], ...] = (
     _lose_claim,
     _reboot,
     _vanish,
+    _fail_to_read,
+    _reach_quota,
+    _hang,
 )
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
-def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces, size: int) -> None:
+def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces, size: int, tmp_path: Path) -> None:
     """Each some steps after the last; in the end the run is finished, with the bytes of one that nothing happened to."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(MADE_TO_FAIL)
+    job.environment |= {
+        "PYTHONPATH": str(tmp_path / "site"),
+        "TEST_FAULT": str(job.run_dir.path.parent / "fault"),
+        "AAE_STEP_LIMIT_S": "5",
+    }
     job_id = job.submit(slurm_max_stalls=1000)
     for number in range(max(2, size // 3)):
         begun = job.events("resumed")
