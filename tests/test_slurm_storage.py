@@ -1,5 +1,6 @@
 """Storage that fails under a job on the real Slurm, with nobody to help: a share that is away, and faults at random."""
 
+import contextlib
 import json
 import os
 import random
@@ -13,7 +14,7 @@ from jobs import ON_SLURM, SlurmJob
 
 from job.proofs.exactness import Traces
 from job.proofs.interruptions import lose_page, synced_bytes
-from job.rundir.claim import newest_claim, read_segment
+from job.rundir.claim import Segment, newest_claim, read_segment
 
 # In every Python of the job, from its start: what a file beside the run says goes wrong, for so many seconds.
 MADE_TO_FAIL = """
@@ -158,6 +159,20 @@ FAULTS: tuple[Callable[[SlurmJob, int], None], ...] = (
 )
 
 
+def _wait_for_next_segment(job: SlurmJob, segment: int, what: str) -> None:
+    """Return once a later segment has begun to train."""
+    deadline = time.monotonic() + 200
+    while not ((later := _claim(job, segment + 1)) and later.began_at):
+        assert time.monotonic() < deadline, f"{what}: not begun again\n{job.job_log()}"
+        time.sleep(0.2)
+
+
+def _claim(job: SlurmJob, number: int) -> Segment | None:
+    with contextlib.suppress(OSError):
+        return read_segment(job.run_dir, number)
+    return None
+
+
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
 def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces, size: int, tmp_path: Path) -> None:
@@ -170,20 +185,19 @@ def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces
         "AAE_STEP_LIMIT_S": "5",
     }
     job_id = job.submit(slurm_max_stalls=1000)
+    job.wait_until_step(ON_SLURM["log_every_steps"])
     for number in range(max(2, size // 3)):
-        begun = job.events("resumed")
-        from_step = begun[-1]["from_step"] if begun else 0
+        segment = newest_claim(job.run_dir)  # the log may have been cut
+        claim = read_segment(job.run_dir, segment)
+        assert claim is not None
+        from_step = claim.from_step or 0
         if from_step + 100 >= ON_SLURM["max_steps"]:
             break
         fault = random.choice(FAULTS)
-        # Later ones further on, so that even a large campaign comes to an end.
-        with job.resting_at(from_step + random.randrange(20, 60), segment=len(begun) + 1) as process:
+        with job.resting_at(from_step + random.randrange(20, 60), segment) as process:
             print(f"{number + 1:>4}  {fault.__name__.strip('_').replace('_', ' ')} after step {from_step}", flush=True)
             fault(job, process)
-        deadline = time.monotonic() + 200
-        while len(job.events("resumed")) == len(begun):
-            assert time.monotonic() < deadline, f"{fault.__name__}: not begun again\n{job.job_log()}"
-            time.sleep(0.2)
+        _wait_for_next_segment(job, segment, fault.__name__)
     job.wait_until_finished(job_id)
     assert job.traces() == whole
 
