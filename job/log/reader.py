@@ -4,6 +4,7 @@ What is no record, a page that a power cut took say, is stepped over: nothing th
 """
 
 import os
+import shlex
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -36,7 +37,8 @@ class Damage:
         if self.num_lines == 0:
             return None
         lines = "a line" if self.num_lines == 1 else f"{self.num_lines} lines"
-        return f"{lines} of {run / 'events.jsonl'} cannot be read and left out; `aae-job verify {run.name}` names each"
+        verify = f"aae-job verify {shlex.quote(str(run))}"
+        return f"{lines} of {run / 'events.jsonl'} cannot be read and left out; `{verify}` names each"
 
 
 def read_lines(path: Path, event: str | None = None, num_bytes: int | None = None) -> Iterator[bytes]:
