@@ -249,6 +249,22 @@ def test_a_log_that_somebody_replaces_loses_nothing(how: str, run_dir: RunDir) -
     assert not [finding for finding in verify_run(run_dir) if not finding.good]
 
 
+def test_a_replaced_log_that_cannot_be_read_at_once_loses_nothing_either(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look at the new file fails: the next attempt finds what is missing there all the same."""
+    outbox = Outbox(run_dir)
+    log = EventLog(run_dir, 1, outbox)
+    log.write("stopped", step=1, reason="cancel")
+    run_dir.events_file.unlink()
+    log.write("stopped", step=2, reason="cancel")
+    monkeypatch.setattr(os, "pread", failing(1, errno.EIO, os.pread))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        outbox.flush()
+    outbox.flush()
+    assert _lines(run_dir.events_file) == [1, 2]
+
+
 def test_a_handle_that_goes_stale_is_opened_anew(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """From some write on the descriptor answers ESTALE, the file is still there: nothing waits, nothing is doubled."""
     outbox = Outbox(run_dir)

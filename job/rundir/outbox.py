@@ -35,6 +35,7 @@ class Outbox:
         self._unsynced: list[bytes] = []  # lines written since the log was last known to be the file of that name
         self._unsynced_files: set[str] = set()
         self._descriptor = self._open()
+        self._file = os.fstat(self._descriptor)
 
     def append(self, line: bytes) -> bytes:
         """Append one line to the log, now or as soon as the disk takes it."""
@@ -111,9 +112,7 @@ class Outbox:
         os.close(self._descriptor)
 
     def _open(self) -> int:
-        descriptor = os.open(self._run_dir.events_file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-        self._file = os.fstat(descriptor)
-        return descriptor
+        return os.open(self._run_dir.events_file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
 
     def _is_same(self) -> bool:
         """Whether what is written to is still the file of that name: an editor, a restore or logrotate puts another there."""
@@ -125,17 +124,20 @@ class Outbox:
     def _reopen(self) -> None:
         """Go on in the file that has the log's name now, with all lines that are not known to have got into it."""
         self._run_dir.fence()
-        before, old = self._file, self._descriptor
-        self._descriptor = self._open()
+        descriptor = self._open()
+        try:
+            file = os.fstat(descriptor)
+            start = max(0, file.st_size - sum(map(len, self._unsynced)) - _TAIL_BYTES)
+            *lines, torn = os.pread(descriptor, file.st_size - start, start).split(b"\n")
+            if torn:  # a copy that was made while a line was written, or a line of which a part was written
+                os.ftruncate(descriptor, file.st_size - len(torn))
+        except OSError:
+            os.close(descriptor)  # the next attempt finds the old one again, and what is missing with it
+            raise
         with contextlib.suppress(OSError):
-            os.close(old)
-        self.replaced |= not os.path.samestat(before, self._file)
-        size = self._file.st_size
-        start = max(0, size - sum(map(len, self._unsynced)) - _TAIL_BYTES)
-        *lines, torn = os.pread(self._descriptor, size - start, start).split(b"\n")
-        if torn:  # a copy that was made while a line was written, or a line of which a part was written
-            os.ftruncate(self._descriptor, size - len(torn))
-        self._written = 0
+            os.close(self._descriptor)
+        self.replaced |= not os.path.samestat(self._file, file)
+        self._descriptor, self._file, self._written = descriptor, file, 0
         present = {line + b"\n" for line in lines}
         missing = [Item(None, line) for line in self._unsynced if line not in present]
         self._unsynced.clear()

@@ -15,13 +15,13 @@ PAUSES_S = (0.05, 0.2, 0.5, 1.0)  # the last again and again
 T = TypeVar("T")
 
 
-def patiently(attempt: Callable[[], T], run_dir: RunDir, left: str, only: Collection[int] | None = None) -> T:
-    """Try until it raises no OSError, or none whose number is in `only`.
+def patiently(attempt: Callable[[], T], run_dir: RunDir, left: str) -> T:
+    """Try until it raises no OSError.
 
     Raises HopelessError after a minute, with what is left of the run as `left` says.
     """
     try:
-        return _until_it_works(attempt, only, lambda _: None)
+        return _until_it_works(attempt, None, lambda _: None)
     except _GaveUpError as gave_up:
         raise _full(run_dir, left, gave_up.error) from gave_up.error
 
