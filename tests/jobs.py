@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -66,6 +66,13 @@ ON_SLURM: dict[str, Any] = {
     "lattice_every_steps": INTERVAL,
     "checkpoint_every_steps": INTERVAL,
 }
+
+
+def strace(calls: str, inject: str, paths: Iterable[Path] = ()) -> tuple[str, ...]:
+    """The command before a command that makes system calls of it fail: all of them, or those that concern some paths."""
+    watched = (word for path in paths for word in ("-P", str(path)))
+    trace = ("-e", f"trace={calls}", "-e", f"inject={calls}:{inject}")
+    return ("strace", "-f", "--seccomp-bpf", "-o", "/dev/null", *watched, *trace)
 
 
 class Job:

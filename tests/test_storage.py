@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
-from jobs import Job
+from jobs import Job, strace
 
 from job.checkpoints import checkpoint as checkpoints
 from job.checkpoints.checkpoint import load_newest, save_checkpoint
@@ -79,15 +79,8 @@ def test_a_start_waits_for_a_disk_that_fails_for_a_moment(small_job: Job, uninte
         run_dir.checkpoints,
         *(run_dir.checkpoint_file(step) for step in run_dir.checkpoint_steps()),
     ]
-    calls = "openat,stat,newfstatat,statx"
-    inject = (
-        "-e",
-        f"trace={calls}",
-        "-e",
-        f"inject={calls}:error={random.choice(['EIO', 'ESTALE', 'EACCES'])}:when=1..40+2",
-    )
-    watched = (word for path in paths for word in ("-P", str(path)))
-    small_job.prefix = ("strace", "-f", "--seccomp-bpf", "-o", "/dev/null", *watched, *inject)
+    error = random.choice(["EIO", "ESTALE", "EACCES"])
+    small_job.prefix = strace("openat,stat,newfstatat,statx", f"error={error}:when=1..40+2", paths)
     assert small_job.run() == 0, small_job.output
     (resumed,) = small_job.events("resumed")
     assert resumed["from_step"] > 200
@@ -307,31 +300,10 @@ def test_a_run_whose_log_is_replaced_goes_on_saving(small_job: Job, uninterrupte
 def test_a_filesystem_that_can_do_little_trains(small_job: Job, uninterrupted: Traces) -> None:
     """No sync of folders, no hard links, no touching, as on some FUSE, CIFS and Ceph mounts: the same bytes, one warning."""
     run_dir = small_job.run_dir
-    calls = "link,linkat,utimensat"
-    small_job.prefix = (
-        "strace",
-        "-f",
-        "-o",
-        "/dev/null",
-        "-e",
-        f"trace={calls}",
-        "-e",
-        f"inject={calls}:error=EOPNOTSUPP",
-    )
+    small_job.prefix = strace("link,linkat,utimensat", "error=EOPNOTSUPP")
     assert small_job.run(max_steps=200) == 0, small_job.output
     folders = [run_dir.path, run_dir.checkpoints, run_dir.lattices, run_dir.claim_file(1).parent]
-    watched = (word for path in folders for word in ("-P", str(path)))
-    small_job.prefix = (
-        "strace",
-        "-f",
-        "-o",
-        "/dev/null",
-        *watched,
-        "-e",
-        "trace=fsync",
-        "-e",
-        "inject=fsync:error=EINVAL",
-    )
+    small_job.prefix = strace("fsync", "error=EINVAL", folders)
     assert small_job.run() == 0, small_job.output
     assert [record["reason"] for record in small_job.events("warning")] == ["no_folder_sync"]
     assert small_job.traces() == uninterrupted
