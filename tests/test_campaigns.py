@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from jobs import Job, small_settings
+from jobs import Job, small_settings, strace
 
 from job.proofs.interruptions import lose_page
 from job.proofs.verify import verify_run
@@ -17,7 +17,7 @@ LOOKING_CALLS = ("openat", "read", "newfstatat", "fstat", "getdents64", "lseek")
 SETTINGS = {"max_steps": 60, "checkpoint_every_steps": 20, "lattice_every_steps": 30}
 
 
-def _watched(job: Job) -> tuple[str, ...]:
+def _watched(job: Job) -> list[Path]:
     """What strace is to look at: all that the run has now and will have."""
     run_dir = job.run_dir
     paths = {run_dir.path, *run_dir.path.rglob("*"), *(run_dir.claim_file(number) for number in (2, 3))}
@@ -28,7 +28,7 @@ def _watched(job: Job) -> tuple[str, ...]:
         run_dir.pass_file(2),
         run_dir.cancel_mark,
     }
-    return tuple(word for path in sorted(paths) for word in ("-P", str(path)))
+    return sorted(paths)
 
 
 def test_every_look_at_the_run_may_fail_for_a_moment(tmp_path: Path, size: int) -> None:
@@ -43,7 +43,8 @@ def test_every_look_at_the_run_may_fail_for_a_moment(tmp_path: Path, size: int) 
 
     whole = begun("whole")
     calls = tmp_path / "calls"
-    whole.prefix = ("strace", "-f", "--seccomp-bpf", "-o", str(calls), *_watched(whole), "-e", trace)
+    watched = (word for path in _watched(whole) for word in ("-P", str(path)))
+    whole.prefix = ("strace", "-f", "--seccomp-bpf", "-o", str(calls), *watched, "-e", trace)
     assert whole.run() == 0, whole.output
     made = [match[1] for line in calls.read_text().splitlines() if (match := re.match(r"\d+ +(\w+)\(", line))]
     every = [(call, number) for call in LOOKING_CALLS for number in range(1, made.count(call) + 1)]
@@ -52,23 +53,12 @@ def test_every_look_at_the_run_may_fail_for_a_moment(tmp_path: Path, size: int) 
     for call, number in random.sample(every, min(size, len(every))):
         error, last = random.choice(["EIO", "ESTALE", "EACCES"]), number + random.randrange(3)
         job = begun(f"{call}-{number}")
-        inject = f"inject={call}:error={error}:when={number}..{last}"
-        job.prefix = (
-            "strace",
-            "-f",
-            "--seccomp-bpf",
-            "-o",
-            "/dev/null",
-            *_watched(job),
-            "-e",
-            f"trace={call}",
-            "-e",
-            inject,
-        )
+        inject = f"error={error}:when={number}..{last}"
+        job.prefix = strace(call, inject, _watched(job))
         code = job.run()
         printed, job.prefix = job.output, ()
         stopped += code != 0
-        where = f"{inject}: exit code {code}\n{printed}"
+        where = f"{call}:{inject}: exit code {code}\n{printed}"
         assert job.run() == 0, f"{where}\nthen: {job.output}"
         assert not [finding for finding in verify_run(job.run_dir) if not finding.good], where
         assert not list(job.run_dir.checkpoints.glob("*.bad")), where

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jobs import Job, once, small_settings
+from jobs import Job, once, small_settings, strace
 
 import job
 from job.proofs.exactness import Traces
@@ -270,12 +270,12 @@ def test_every_system_call_that_writes_may_fail_once(tmp_path: Path, size: int) 
         error = random.choice(["ENOSPC", "EDQUOT", "EIO", "EROFS"])
         job = Job(tmp_path / f"{call}-{number}", settings)
         job.environment["PYTHONDONTWRITEBYTECODE"] = "1"
-        inject = f"inject={call}:error={error}:when={number}"
-        job.prefix = ("strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)
+        inject = f"error={error}:when={number}"
+        job.prefix = strace(call, inject)
         code = job.run()
         printed, job.prefix = job.output, ()
         stopped += code != 0
-        where = f"{inject}: exit code {code}\n{printed}"
+        where = f"{call}:{inject}: exit code {code}\n{printed}"
         assert job.run() == 0, f"{where}\nthen: {job.output}"
         assert _damage(job) == [], where
         assert job.traces() == whole.traces(), where
