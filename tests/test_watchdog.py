@@ -93,7 +93,8 @@ def test_a_job_whose_task_hangs_is_started_again(
     job_id = job.submit(slurm_setup=f'["{setup}"]', **limit)
     job.wait_until_finished(job_id)
     assert [record["reason"] for record in job.events("failed")] == ["hung"], job.job_log()
-    assert [record["previous"] for record in job.events("resumed")] == ["failed (hung)"]
+    first, *others = [record["previous"] for record in job.events("resumed")]
+    assert (first, {*others} <= {"stopped (time_limit)"}) == ("failed (hung)", True)  # a slow machine is at its limit again
     assert job.traces() == whole
 
 
