@@ -5,35 +5,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015) with torch's default betas, by torch's own functional form.
+    """Adam (Kingma and Ba, 2015) with torch's default betas, by torch's kernel that takes all parameters at once.
 
-    `fused` takes one kernel for all parameters, which the CPU and CUDA have.
+    `steps` is where the caller counts the steps, the present one included: a float32 tensor of one number on the parameters'
+    device, which several may share, and which a recorded CUDA graph counts on.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], *, eps: float = 1e-8, fused: bool) -> None:
+    def __init__(self, parameters: Iterable[Tensor], steps: Tensor, *, eps: float = 1e-8) -> None:
         self.parameters = list(parameters)
         self._eps = eps
-        self._fused = fused
         self._means = [torch.zeros_like(p) for p in self.parameters]
         self._squares = [torch.zeros_like(p) for p in self.parameters]
-        # Where the kernel that counts them looks for them.
-        self._steps = [torch.zeros((), device=p.device if fused else "cpu") for p in self.parameters]
+        self._steps = [steps] * len(self.parameters)
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor], lr: float | Tensor) -> None:
         """Move the parameters by one step, given a gradient for each; a recorded CUDA graph reads the rate from a tensor."""
-        adam(
+        torch._fused_adam_(
             self.parameters,
             gradients,
             self._means,
             self._squares,
             [],
             self._steps,
-            fused=self._fused,
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,

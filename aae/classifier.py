@@ -41,7 +41,8 @@ def fit_classifier(
         x = F.linear(x, *parameters[:2])
         return x if hidden_dim is None else F.linear(x.relu(), *parameters[2:])
 
-    adam = Adam([p.detach() for p in parameters], fused=inputs.device.type in ("cpu", "cuda"))
+    made = torch.zeros((), device=inputs.device)
+    adam = Adam([p.detach() for p in parameters], made)
     x, y = inputs, labels
     with torch.enable_grad():
         for step in range(steps):
@@ -49,6 +50,7 @@ def fit_classifier(
                 chosen = torch.randint(len(inputs), (batch_size,), generator=generator).to(inputs.device)
                 x, y = inputs[chosen], labels[chosen]
             gradients = torch.autograd.grad(F.cross_entropy(logits(x), y), parameters)
+            made.add_(1)
             adam.step(list(gradients), lr * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
     @torch.no_grad()

@@ -72,6 +72,11 @@ class AdversarialAutoencoder(nn.Module):
         self.decoder = Decoder(latent_dim, hidden_dim, autoencoder_dropout)
         self.discriminator = Discriminator(latent_dim, hidden_dim, discriminator_dropout)
 
+    @property
+    def networks(self) -> dict[str, Perceptron]:
+        """The three by their names."""
+        return {"encoder": self.encoder, "decoder": self.decoder, "discriminator": self.discriminator}
+
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct images: (B, X) in [0, 1] -> (B, X) in [0, 1]."""
         return torch.sigmoid(self.decoder(self.encoder(x)))

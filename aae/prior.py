@@ -14,5 +14,5 @@ def sample_prior(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw codes (num_samples, latent_dim) from N(0, std^2 I), from `generator` or else the device's own."""
-    unit = torch.randn(num_samples, latent_dim, device=device, dtype=dtype, generator=generator)
-    return unit * std
+    codes = torch.empty(num_samples, latent_dim, device=device, dtype=dtype)
+    return codes.normal_(0.0, std, generator=generator)

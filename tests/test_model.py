@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from aae.lattice import Lattice, decode_picture
-from aae.losses import discriminator_loss, generator_loss, reconstruction_loss
+from aae.losses import cross_entropy, discriminator_loss, wrongness
 from aae.networks import AdversarialAutoencoder, Decoder, Perceptron
 from aae.prior import sample_prior
 from job.results.pictures import lattice_png
@@ -63,9 +63,23 @@ def test_losses_are_the_lectures_formulas() -> None:
     x, logits = torch.rand(300, 784, dtype=torch.float64), torch.randn(300, 784, dtype=torch.float64)
     lecture = -torch.mean(torch.log(torch.sigmoid(real)) + torch.log(1 - torch.sigmoid(fake)))
     torch.testing.assert_close(discriminator_loss(real, fake), lecture)
-    torch.testing.assert_close(generator_loss(fake), -torch.log(torch.sigmoid(fake)).mean())
+    torch.testing.assert_close(wrongness(fake, -1.0)[0], -torch.log(torch.sigmoid(fake)))
     p = torch.sigmoid(logits)
-    torch.testing.assert_close(reconstruction_loss(logits, x), -(x * p.log() + (1 - x) * (1 - p).log()).mean())
+    torch.testing.assert_close(cross_entropy(logits, x)[0], -(x * p.log() + (1 - x) * (1 - p).log()))
+
+
+def test_the_derivatives_are_those_of_the_losses() -> None:
+    """Sigmoid minus target, as autograd finds it; of an adversary, its sign times how wrong it is."""
+    torch.manual_seed(2)
+    logits, targets = (
+        (torch.randn(50, 7, dtype=torch.float64) * 5).requires_grad_(),
+        torch.rand(50, 7, dtype=torch.float64),
+    )
+    signs = torch.where(targets > 0.5, 1.0, -1.0)
+    answers, wrong = wrongness(logits, signs)
+    for terms, derivative in (cross_entropy(logits, targets), (answers, signs * wrong)):
+        (expected,) = torch.autograd.grad(terms.sum(), logits)
+        torch.testing.assert_close(derivative.detach(), expected)
 
 
 def test_losses_and_gradients_stay_finite_where_the_lectures_do_not() -> None:
@@ -82,7 +96,7 @@ def test_an_undecided_discriminator_reads_as_two_ln_2_and_ln_2() -> None:
     """The reference lines that users compare their losses with."""
     undecided = torch.zeros(5, 1)
     assert discriminator_loss(undecided, undecided).item() == pytest.approx(2 * math.log(2))
-    assert generator_loss(undecided).item() == pytest.approx(math.log(2))
+    assert wrongness(undecided, -1.0)[0].mean().item() == pytest.approx(math.log(2))
 
 
 def test_the_prior_is_gaussian_of_the_given_std() -> None:

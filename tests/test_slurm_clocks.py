@@ -30,7 +30,10 @@ def test_a_limit_that_is_shortened_loses_nothing(job: SlurmJob, whole: Traces) -
     with job.resting_at(150, until_signalled=True):
         job.cluster.ask("scontrol", "update", f"JobId={job_id}", "TimeLimit=1")
     job.wait_until_finished(job_id)
-    assert ({*job.reasons()}, {*job.lost()}) == ({"time_limit"}, {0})  # on a slow machine, that minute is too short twice
+    assert ({*job.reasons()}, {*job.lost()}) == (
+        {"time_limit"},
+        {0},
+    )  # on a slow machine, that minute is too short twice
     assert job.traces() == whole
 
 

@@ -94,7 +94,10 @@ def test_a_job_whose_task_hangs_is_started_again(
     job.wait_until_finished(job_id)
     assert [record["reason"] for record in job.events("failed")] == ["hung"], job.job_log()
     first, *others = [record["previous"] for record in job.events("resumed")]
-    assert (first, {*others} <= {"stopped (time_limit)"}) == ("failed (hung)", True)  # a slow machine is at its limit again
+    assert (first, {*others} <= {"stopped (time_limit)"}) == (
+        "failed (hung)",
+        True,
+    )  # a slow machine is at its limit again
     assert job.traces() == whole
 
 

@@ -31,7 +31,7 @@ class Batches:
             self._order = order.to(self._images.device, non_blocking=True)
         start = (step - 1) % self.steps_per_epoch * self._batch_size
         chosen = self._order[start : start + self._batch_size]
-        return self._images.index_select(0, chosen).float().div_(255)
+        return torch.div(self._images.index_select(0, chosen), 255)
 
     def _permutation(self) -> Tensor:
         mixed = np.random.SeedSequence((self._seed, self._epoch)).generate_state(1, np.uint64)[0]

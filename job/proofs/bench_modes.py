@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from aae.backprop import unit_by_unit
 from aae.lattice import Lattice
 from aae.lecture import train_as_the_lecture
 from aae.networks import IMAGE_SIDE, AdversarialAutoencoder, Perceptron
@@ -148,7 +149,7 @@ def notebook_picture(model: AdversarialAutoencoder, settings: Settings) -> Calla
 
 
 class Products:
-    """The matrix products of a step alone: same shapes, same order, same precision, same weights read and gradients written."""
+    """The matrix products of a step alone: same shapes, order, layout and precision, same weights read and gradients written."""
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
@@ -194,10 +195,16 @@ class Products:
                 torch.mm(gradient.t(), self._of(num, layer.in_features), out=self._gradients[layer.weight])
 
     def _product(self, a: Tensor, b: Tensor) -> None:
-        torch.mm(a, b, out=self._of(len(a), b.shape[1], 1))
+        out = self._of(len(a), b.shape[1], 1)
+        if unit_by_unit(a):
+            torch.mm(b.t(), a.t(), out=out.t())
+        else:
+            torch.mm(a, b, out=out)
 
     def _of(self, *shape: int) -> Tensor:
         """A tensor of this shape, the same one each time; a third number tells outputs from inputs."""
         if shape not in self._made:
-            self._made[shape] = torch.randn(shape[:2], **self._like)
+            num, units = shape[:2]
+            made = torch.randn(num, units, **self._like)
+            self._made[shape] = made.t().contiguous().t() if unit_by_unit(made) else made
         return self._made[shape]

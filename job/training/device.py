@@ -1,5 +1,7 @@
 """Where and how torch computes: the device, the threads, the precision of the products, determinism."""
 
+import contextlib
+import ctypes
 import os
 import platform
 from collections.abc import Mapping
@@ -10,6 +12,8 @@ from job.config.settings import Settings
 from job.errors import HopelessError
 from job.machine import cpu_model
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
 
 def prepare_torch(settings: Settings) -> tuple[torch.device, list[tuple[str, str]]]:
     """Set torch up as the settings say; returns the device, and what to warn of: (reason, message).
@@ -17,6 +21,7 @@ def prepare_torch(settings: Settings) -> tuple[torch.device, list[tuple[str, str
     Raises HopelessError if a GPU is expected and torch sees none.
     """
     torch.set_num_threads(settings.num_threads or 1)
+    keep_speed()
     set_determinism(settings.deterministic)
     device = choose_device(settings.device)
     unused, slow = unused_gpu(settings.device), use_precision(settings.precision, device)
@@ -96,6 +101,20 @@ def use_precision(precision: str, device: torch.device) -> str | None:
     elif precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "this CPU has no bfloat16 products: torch emulates them, several times slower than float32"
     return None
+
+
+def keep_speed() -> None:
+    """Make a step on the CPU as fast after days as it is at first; to be called before torch's first computation.
+
+    Adam's moments of weights that get no gradient any more decay into subnormal numbers, which processors compute many times
+    slower, so they count as 0 here. That is a state of each thread, which the threads that torch starts later inherit.
+    """
+    torch.set_flush_denormal(True)  # False, and no harm, on a processor that has no such mode
+    # Activations of one step lie where those of the step before were, instead of in memory that the kernel has to clear again.
+    with contextlib.suppress(AttributeError):  # a libc that is not GNU's
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 2**25)
+        mallopt(_M_TRIM_THRESHOLD, 2**28)
 
 
 def set_determinism(deterministic: bool) -> None:

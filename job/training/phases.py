@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 from aae.adam import Adam
-from aae.backprop import add_gradient_penalty, backward, first_layer, forward, loss_and_gradient
-from aae.losses import discriminator_loss, generator_loss, reconstruction_loss
+from aae.backprop import Dropout, add_gradient_penalty, backward, first_layer, forward, input_gradient
+from aae.losses import cross_entropy, wrongness
 from aae.networks import AdversarialAutoencoder
 from aae.noise import with_noise
 from aae.prior import sample_prior
 from job.config.settings import Settings
 from job.training.precision import Working
+from job.training.readings import Readings
+
+_MOVED_BY = {"decoder": "decoder", "encoder": "encoder", "generator": "encoder", "discriminator": "discriminator"}
 
 
 def new_model(settings: Settings) -> AdversarialAutoencoder:
@@ -33,80 +36,90 @@ class Phases:
         self._settings = settings
         own = next(model.parameters()).dtype
         self._working = Working(model, torch.bfloat16 if settings.precision == "bfloat16" else own)
-
-        def adam(name: str, eps: float = 1e-8) -> Adam:
-            # The meta device, on which tests run a step, has no fused kernel.
-            return Adam(getattr(model, name).parameters(), eps=eps, fused=device.type in ("cpu", "cuda"))
-
+        encoder, decoder, discriminator = self._working.networks.networks.values()
+        # In the order of the passes of a step.
+        self._dropout = Dropout([(encoder, 1), (decoder, 1), (discriminator, 2), (encoder, 1), (discriminator, 1)])
+        self._batch_size = 0
+        self._readings: Readings
+        self._signs: Tensor
+        self._shares: Tensor
+        self._steps = torch.zeros((), device=device)
+        eps = {"generator": settings.generator_eps}
         self._optimizers = {
-            "decoder": adam("decoder"),
-            "encoder": adam("encoder"),
-            "generator": adam("encoder", settings.generator_eps),
-            "discriminator": adam("discriminator"),
+            name: Adam(getattr(model, network).parameters(), self._steps, eps=eps.get(name, 1e-8))
+            for name, network in _MOVED_BY.items()
         }
-        self._full_rates = {name: getattr(settings, f"{name}_lr") for name in self._optimizers}
-        self._rates: dict[str, float | Tensor] = dict(self._full_rates)
+        self._full_rates = {name: getattr(settings, f"{name}_lr") for name in _MOVED_BY}
+        self._rates: dict[str, Any] = self._full_rates
+        self._rate_memory: tuple[Tensor, Tensor] | None = None
         if settings.lr_schedule != "constant" and device.type == "cuda":
-            # A recorded graph would keep a number for ever; a tensor it reads anew.
-            self._rates = {name: torch.tensor(lr, device=device) for name, lr in self._full_rates.items()}
+            # A recorded graph would keep numbers for ever; what lies in memory it reads anew.
+            full = torch.tensor(list(self._full_rates.values()), device=device)
+            self._rate_memory = full, full.clone()
+            self._rates = dict(zip(_MOVED_BY, self._rate_memory[1].unbind(), strict=True))
 
     def set_rates(self, factor: float) -> None:
         """Take the settings' learning rates times a factor from the next step on."""
-        for name, full in self._full_rates.items():
-            rate = self._rates[name]
-            if isinstance(rate, Tensor):
-                rate.fill_(full * factor)
-            else:
-                self._rates[name] = full * factor
+        if self._rate_memory is None:
+            self._rates = {name: full * factor for name, full in self._full_rates.items()}
+        else:
+            torch.mul(self._rate_memory[0], factor, out=self._rate_memory[1])
 
     @torch.no_grad()
     def step(self, images: Tensor) -> Tensor:
         """Train on images (B, X) in [0, 1]; returns READINGS as a float32 tensor (6,) on the device."""
         networks, gradients, full = self._working.networks, self._working.gradients, images.dtype
         encoder, decoder, discriminator = networks.encoder, networks.decoder, networks.discriminator
-        x = images.to(encoder.output.weight.dtype)  # (B, X)
+        x, num = images.to(encoder.output.weight.dtype), len(images)  # (B, X)
+        masks = iter(self._dropout.draw(num))
+        self._prepare_for(images)
+        self._steps.add_(1)
 
         # 1. Reconstruct: P and Q lower the reconstruction loss.
-        codes, encoding = forward(encoder, x)  # (B, Z)
-        with torch.enable_grad():
-            clean = codes.detach().to(full).requires_grad_()
-            noisy = with_noise(clean, self._settings.code_noise)  # (B, Z)
-        logits, decoding = forward(decoder, noisy.detach().to(x.dtype))  # (B, X)
-        reconstruction, g = loss_and_gradient(lambda out: reconstruction_loss(out, images), logits, full)
-        g = backward(decoder, decoding, g, gradients["decoder"]) @ decoder.hidden1.weight  # (B, Z)
-        with torch.enable_grad():
-            through_noise = (noisy * g.to(full)).sum()  # given as grad_outputs, g would cost a second's import of sympy
-        (g,) = torch.autograd.grad(through_noise, clean)
+        codes, encoding = forward(encoder, x, next(masks))  # (B, Z)
+        noisy, through_noise = with_noise(codes.to(full), self._settings.code_noise)  # (B, Z)
+        logits, decoding = forward(decoder, noisy.to(x.dtype), next(masks))  # (B, X)
+        reconstruction, g = cross_entropy(logits.to(full), images)
+        g = backward(decoder, decoding, g.div_(g.numel()).to(x.dtype), gradients["decoder"])
+        g = through_noise(input_gradient(decoder, g).to(full))  # (B, Z)
         backward(encoder, encoding, g.to(x.dtype), gradients["encoder"])
-        self._update("decoder", "decoder")
-        self._update("encoder", "encoder")
+        self._update("decoder")
+        self._update("encoder")
 
         # 2a. Discriminate: D learns to tell prior samples from codes; Q without dropout and without a gradient.
         first = first_layer(encoder, x)  # (B, H), for 2b too: Q stays as it is until then
-        codes, _ = forward(encoder, x, dropout=False, first=first)  # (B, Z)
-        prior = sample_prior(len(x), codes.shape[1], self._settings.prior_std, device=x.device, dtype=full)
-        logits, telling = forward(discriminator, torch.cat((prior.to(x.dtype), codes)))  # (2B, 1): both at once
-        discrimination, g = loss_and_gradient(lambda out: discriminator_loss(*out.chunk(2)), logits, full)
-        backward(discriminator, telling, g, gradients["discriminator"])
+        codes, _ = forward(encoder, x, first=first)  # (B, Z)
+        prior = sample_prior(num, codes.shape[1], self._settings.prior_std, device=x.device, dtype=full)
+        both = torch.cat((prior.to(x.dtype), codes))  # (2B, Z), which go through D at once
+        logits, telling = forward(discriminator, both, next(masks))  # (2B, 1)
+        discrimination, wrong = wrongness(logits.to(full), self._signs)
+        backward(discriminator, telling, (wrong * self._shares).to(x.dtype), gradients["discriminator"])
         if self._settings.r1_penalty:
             weight = self._settings.r1_penalty * self._settings.prior_std**2  # so that it means the same at every scale
-            add_gradient_penalty(discriminator, telling, len(x), weight, gradients["discriminator"])
-        self._update("discriminator", "discriminator")
-        d_prior, d_code = logits.to(full).chunk(2)
+            add_gradient_penalty(discriminator, telling, num, weight, gradients["discriminator"])
+        self._update("discriminator")
 
         # 2b. Fool: Q moves its codes to where D takes them for prior samples.
-        codes, encoding = forward(encoder, x, first=first)  # (B, Z)
-        logits, telling = forward(discriminator, codes)  # (B, 1)
-        generation, g = loss_and_gradient(generator_loss, logits, full)
-        g = backward(discriminator, telling, g, None) @ discriminator.hidden1.weight  # (B, Z)
-        backward(encoder, encoding, g, gradients["encoder"])
-        self._update("generator", "encoder")
+        codes, encoding = forward(encoder, x, next(masks), first=first)  # (B, Z)
+        logits, telling = forward(discriminator, codes, next(masks))  # (B, 1)
+        generation, g = wrongness(logits.to(full), -1.0)
+        g = backward(discriminator, telling, g.div_(-num).to(x.dtype), None)
+        backward(encoder, encoding, input_gradient(discriminator, g), gradients["encoder"])
+        self._update("generator")
 
-        accuracy = 0.5 * ((d_prior > 0).to(full).mean() + (d_code <= 0).to(full).mean())
-        probabilities = d_prior.sigmoid().mean(), d_code.sigmoid().mean()
-        return torch.stack([reconstruction, discrimination, generation, *probabilities, accuracy])
+        return self._readings.of(reconstruction, discrimination, wrong, generation)
 
-    def _update(self, optimizer: str, network: str) -> None:
+    def _prepare_for(self, images: Tensor) -> None:
+        """Have at hand what depends on the number of images B alone."""
+        if len(images) != self._batch_size:
+            self._batch_size = len(images)
+            self._readings = Readings(self._batch_size, images)
+            ones = images.new_ones(self._batch_size, 1)
+            self._signs = torch.cat((-ones, ones))  # (2B, 1), as D is shown prior samples and codes
+            self._shares = self._signs / self._batch_size
+
+    def _update(self, optimizer: str) -> None:
+        network = _MOVED_BY[optimizer]
         self._optimizers[optimizer].step(self._working.full_gradients(network), self._rates[optimizer])
         self._working.follow(network)
 

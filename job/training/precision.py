@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from aae.backprop import Gradients
 from aae.networks import AdversarialAutoencoder
 
 
@@ -19,14 +20,16 @@ class Working:
         self._is_copy = dtype != next(model.parameters()).dtype
         self.networks = copy.deepcopy(model).to(dtype) if self._is_copy else model
         self._weights, self._copies = _tensors(model), _tensors(self.networks)
-        self.gradients = _empty_like(self._copies)
-        self._full = _empty_like(self._weights) if self._is_copy else self.gradients
+        self.gradients = {name: Gradients(network) for name, network in self.networks.networks.items()}
+        self._full = {name: Gradients(network) for name, network in model.networks.items()} if self._is_copy else {}
 
     def full_gradients(self, name: str) -> list[Tensor]:
         """A network's gradients in the precision of its weights."""
+        gradients = self.gradients[name].tensors
         if self._is_copy:
-            torch._foreach_copy_(self._full[name], self.gradients[name])
-        return self._full[name]
+            torch._foreach_copy_(self._full[name].tensors, gradients)
+            return self._full[name].tensors
+        return gradients
 
     @torch.no_grad()
     def follow(self, name: str) -> None:
@@ -37,8 +40,4 @@ class Working:
 
 def _tensors(model: AdversarialAutoencoder) -> dict[str, list[Tensor]]:
     """Each network's weights and biases, in the order of its parameters."""
-    return {name: [p.detach() for p in network.parameters()] for name, network in model.named_children()}
-
-
-def _empty_like(tensors: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
-    return {name: [torch.empty_like(t) for t in ts] for name, ts in tensors.items()}
+    return {name: [p.detach() for p in network.parameters()] for name, network in model.networks.items()}
