@@ -1,8 +1,11 @@
 """How good codes and reconstructions are: figures that do not depend on the discriminator that was trained with them.
 
 Codes are given in units of the prior's standard deviation throughout: a perfect encoder's are samples of N(0, I).
-N, M: numbers of codes; Z: code dimensions. Random numbers come from generators of their own, never from torch's.
+N, M: numbers of codes; Z: code dimensions. Codes lie on the CPU. Random numbers come from generators of their own, never from
+torch's.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -11,55 +14,78 @@ from aae.classifier import fit_classifier
 
 CELLS = 10  # a side of the grid in which empty cells are counted
 _ROWS = 1000  # codes compared with all others at once
+_ANGLES = 64  # at which an integral is taken
+_FEATURES = 128  # of a fresh classifier
 
 
-def energy_distance(x: Tensor, y: Tensor) -> float:
-    """2 E|x - y| - E|x - x'| - E|y - y'| of two samples (N, Z) and (M, Z): 0 in the mean if they are of one distribution.
+def energy_distance(codes: Tensor) -> float:
+    """2 E|x - Y| - E|x - x'| - E|Y - Y'| of codes x (N, Z) and the prior Y ~ N(0, I): 0 in the mean if they are of it.
 
-    In the unit of the codes; unbiased, so it may be slightly negative (Szekely and Rizzo, 2013).
+    In the unit of the codes; unbiased, so it may be slightly negative (Szekely and Rizzo, 2013). What the prior brings is
+    computed, not sampled: half as many codes tell as much.
     """
-    n, m = len(x), len(y)
-    within = _sum_of_distances(x, x) / (n * (n - 1)) + _sum_of_distances(y, y) / (m * (m - 1))
-    return 2 * _sum_of_distances(x, y) / (n * m) - within
+    return float(_energy_distances(codes[None]))
 
 
-def _sum_of_distances(x: Tensor, y: Tensor) -> float:
+def energy_distance_null(n: int, latent_dim: int, quantile: float = 0.99) -> float:
+    """What `energy_distance` of n samples of the prior stays below with probability `quantile`.
+
+    As 4,000 times 32 samples have it: apart from its scale, 1 / n, its distribution hardly depends on n.
+    """
+    few = 32
+    samples = torch.randn(4000, few, latent_dim, generator=torch.Generator().manual_seed(0))
+    found = torch.cat([_energy_distances(part) for part in samples.split(1000)])
+    return float(found.quantile(quantile)) * few / n
+
+
+def _energy_distances(samples: Tensor) -> Tensor:
+    """The energy distance of each of R samples (R, N, Z), float64 (R,)."""
+    num, dims = samples.shape[1:]
     # The form by a matrix product loses what is near: a point would be 0.001 away from itself.
     exact = "donot_use_mm_for_euclid_dist"
-    return sum(float(torch.cdist(rows, y, compute_mode=exact).sum(dtype=torch.float64)) for rows in x.split(_ROWS))
+    parts = samples.split(_ROWS, 1)
+    sums = sum(torch.cdist(rows, samples, compute_mode=exact).sum((1, 2), dtype=torch.float64) for rows in parts)
+    of_prior = 2 * math.exp(math.lgamma((dims + 1) / 2) - math.lgamma(dims / 2))  # E|Y - Y'|
+    return 2 * _mean_distances_from_prior(samples).mean(1) - sums / (num * (num - 1)) - of_prior
 
 
-def energy_distance_null(n: int, m: int, latent_dim: int, quantile: float = 0.99) -> float:
-    """What `energy_distance` stays below with probability `quantile` if both samples are of N(0, I).
+def _mean_distances_from_prior(codes: Tensor) -> Tensor:
+    """E|x - Y| of each of the codes (..., Z), with Y ~ N(0, I); float64 (...).
 
-    It is then distributed as (1/n + 1/m) sum_i l_i (g_i^2 - 1) with standard normal g_i and the eigenvalues l_i of the
-    centred distances (the spectrum method of Gretton et al., 2009, for the kernel -|x - y|), here those of 1,000 samples.
+    By |v| = 1 / (2 sqrt(pi)) times the integral of (1 - exp(-t v^2)) t^(-3/2) over t > 0, and t = tan^2(u) / 2, which leaves
+    sqrt(2 / pi) times that of (1 - cos^Z(u) exp(-|x|^2 sin^2(u) / 2)) / sin^2(u) over 0 < u < pi / 2. There the midpoint rule
+    converges exponentially: for |x| up to 30 all digits of float32 are right.
     """
-    generator = torch.Generator().manual_seed(0)
-    sample = torch.randn(1000, latent_dim, generator=generator)
-    kernel = -torch.cdist(sample, sample, compute_mode="donot_use_mm_for_euclid_dist")
-    centred = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
-    eigenvalues = (torch.linalg.eigvalsh(centred) / len(sample)).flip(0)[:300]
-    squares = torch.randn(10_000, len(eigenvalues), generator=generator).square_()
-    return float((squares - 1).mv(eigenvalues).quantile(quantile)) * (1 / n + 1 / m)
+    angles = (torch.arange(_ANGLES, dtype=torch.float64, device=codes.device) + 0.5) * (math.pi / 2 / _ANGLES)
+    squares = angles.sin().square()
+    kept = angles.cos() ** codes.shape[-1] * torch.exp(codes.double().square().sum(-1, keepdim=True) * (-0.5 * squares))
+    return ((1 - kept) / squares).mean(-1) * math.sqrt(math.pi / 2)
 
 
 def c2st_accuracy(x: Tensor, y: Tensor, seed: int) -> float:
     """How often a small classifier, trained on one half of two samples, tells in the other half which one a code is of.
 
     The classifier two-sample test (Lopez-Paz and Oquab, 2017): 0.5 if it cannot tell, with a standard deviation of
-    0.5 / sqrt(number of codes in that half); both samples (N, Z) count alike.
+    0.5 / sqrt(number of codes in that half); both samples (N, Z) count alike. The classifier is a ridge regression on the codes
+    and 128 random rectified sums of them (Rahimi and Recht, 2008): as good at telling as a trained hidden layer of 32, and
+    better in many dimensions, in a thirtieth of its time.
     """
     n = min(len(x), len(y))
     generator = torch.Generator().manual_seed(seed)
-    x, y = (sample[torch.randperm(len(sample), generator=generator).to(sample.device)[:n]] for sample in (x, y))
-    half = n // 2
-    labels = torch.arange(2, device=x.device).repeat_interleave(half)
-    classifier = fit_classifier(
-        torch.cat((x[:half], y[:half])), labels, 2, hidden_dim=32, steps=150, lr=0.02, seed=seed
-    )
-    tested = torch.cat((x[half : 2 * half], y[half : 2 * half]))
-    return float((classifier(tested).argmax(1) == labels).float().mean())
+    x, y = (sample[torch.randperm(len(sample), generator=generator)[:n]] for sample in (x, y))
+    half, dims = n // 2, x.shape[1]
+    weights = torch.randn(dims, _FEATURES, generator=generator) / math.sqrt(dims)
+    biases = torch.randn(_FEATURES, generator=generator)
+
+    def features(codes: Tensor) -> Tensor:
+        return torch.cat((codes.new_ones(len(codes), 1), codes, (codes @ weights + biases).relu()), 1).double()
+
+    labels = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat_interleave(half)
+    known = features(torch.cat((x[:half], y[:half])))
+    penalty = torch.eye(known.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(known.T @ known + penalty, known.T @ labels)
+    told = features(torch.cat((x[half : 2 * half], y[half : 2 * half]))) @ solution
+    return float(((told > 0) == (labels > 0)).double().mean())
 
 
 def code_moments(codes: Tensor) -> tuple[list[float], list[float]]:

@@ -24,7 +24,7 @@ WINGS: dict[str, set[str]] = {
     "job.data": {"torch", "torchvision"},
     "job.config": set(),
     "job.results": {"torch", "matplotlib"},
-    "job.evaluation": {"torch", "scipy"},
+    "job.evaluation": {"torch"},
     "job.training": {"torch"},
     "job.segment": set(),
     "job.proofs": {"torch", "torchvision", "matplotlib"},

@@ -31,9 +31,9 @@ WRONG = {
 
 @pytest.mark.parametrize("dim", [2, 8])
 def test_equal_samples_stay_within_the_null_band_as_often_as_it_says(dim: int) -> None:
-    """Of 300 pairs of normal samples 99 % have an energy distance below the computed quantile, and 0 in the mean."""
-    null = metrics.energy_distance_null(300, 300, dim)
-    found = [metrics.energy_distance(_normal(300, dim, 2 * i), _normal(300, dim, 2 * i + 1)) for i in range(300)]
+    """Of 300 normal samples 99 % have an energy distance below the computed quantile, and 0 in the mean."""
+    null = metrics.energy_distance_null(300, dim)
+    found = [metrics.energy_distance(_normal(300, dim, i)) for i in range(300)]
     above = sum(distance > null for distance in found)
     assert 0 <= above <= 9, f"{above} of 300 above {null}"  # 3 expected; 10 or more once in 900 times
     assert sorted(found)[-15] > null / 3, "the band is too wide to find anything"
@@ -43,24 +43,38 @@ def test_equal_samples_stay_within_the_null_band_as_often_as_it_says(dim: int) -
 def test_the_energy_distance_of_a_shift_is_what_the_formula_gives() -> None:
     """In one dimension N(0, 1) and N(m, 1) are 2 E|x-y| - 2 E|x-x'| apart, both mean absolute normals of variance 2."""
     shift = 1.0
-    x, y = _normal(8000, 1), _normal(8000, 1, 1) + shift
     mean_abs = 2 / math.sqrt(math.pi) * math.exp(-(shift**2) / 4) + shift * math.erf(shift / 2)
     expected = 2 * mean_abs - 2 * 2 / math.sqrt(math.pi)
-    assert metrics.energy_distance(x, y) == pytest.approx(expected, rel=0.05)
+    assert metrics.energy_distance(_normal(8000, 1, 1) + shift) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 8, 100])
+def test_the_mean_distance_from_the_prior_is_that_of_many_samples(dim: int) -> None:
+    """At the origin it has a closed form; far away it is the distance itself, a little more."""
+    far = torch.zeros(4, dim)
+    far[:, 0] = torch.tensor([0.0, 1.0, 4.0, 25.0])
+    found = metrics._mean_distances_from_prior(far)
+    assert found[0].item() == pytest.approx(math.sqrt(2) * math.exp(math.lgamma((dim + 1) / 2) - math.lgamma(dim / 2)))
+    samples = _normal(40_000, dim)
+    for code, distance in zip(far, found, strict=True):
+        assert distance.item() == pytest.approx((samples - code).norm(dim=1).mean().item(), rel=0.01)
 
 
 def test_the_energy_distance_keeps_small_distances() -> None:
-    """Points far from the origin and near each other, where the form by a matrix product would lose them."""
-    x = torch.tensor([[100.0, 100.0], [100.0, 100.001]])
-    y = torch.tensor([[100.0, 100.0], [100.0, 100.0]])
-    assert metrics.energy_distance(x, y) == pytest.approx(2 * 0.0005 - 0.001, abs=1e-5)
+    """Points near each other and far from the origin, where the form by a matrix product would lose what is between them."""
+    apart = torch.tensor([[20.0, 20.0], [20.0, 20.001]])
+    same = torch.tensor([[20.0, 20.0], [20.0, 20.0]])
+    gain = 2 * (metrics._mean_distances_from_prior(apart).mean() - metrics._mean_distances_from_prior(same).mean())
+    assert metrics.energy_distance(apart) - metrics.energy_distance(same) == pytest.approx(
+        gain.item() - 0.001, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_codes_are_told_from_the_prior(what: str) -> None:
     """A shift, a scale, a hole and a lost dimension each leave the null band, or leave cells empty."""
     codes = WRONG[what]
-    beyond = metrics.energy_distance(codes, _normal(2000, seed=9)) > metrics.energy_distance_null(2000, 2000, 2)
+    beyond = metrics.energy_distance(codes) > metrics.energy_distance_null(2000, 2)
     assert beyond or metrics.empty_cells(codes) > 0
 
 

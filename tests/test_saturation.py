@@ -3,11 +3,20 @@
 import math
 import random
 from dataclasses import dataclass, replace
+from itertools import combinations, permutations
 
 import pytest
 
 from job.config.settings import Settings
-from job.evaluation.saturation import CHANCE_LOSS, Detector, Reading, judge, windows_needed
+from job.evaluation.saturation import (
+    CHANCE_LOSS,
+    Detector,
+    Reading,
+    _chance_of_so_few,
+    _slope_and_trend,
+    judge,
+    windows_needed,
+)
 
 SETTINGS = Settings()
 AT_REST = Reading(
@@ -192,3 +201,21 @@ def test_made_up_traces_are_judged_in_time_and_never_wrongly(size: int) -> None:
     print(f"{num} traces with a plateau: {late} found late, {early} early; {num} without: {fooled} taken for one")
     assert late <= max(1, num // 100)
     assert (early, fooled) == (0, 0)
+
+
+def test_the_slope_and_the_trend_are_those_of_theil_sen_and_mann_kendall() -> None:
+    """By hand for a short series, by counting all orders for the trend, and by the normal distribution for a long one."""
+    assert list(_slope_and_trend((4.0, 3.0, 3.5, 1.0))) == pytest.approx([100 * -1.0 * 4 / 3.25, 4 / 24])
+    for size in (4, 6):
+        rising = [sum(a < b for a, b in combinations(order, 2)) for order in permutations(range(size))]
+        for count in range(size * (size - 1) // 2 + 1):
+            assert _chance_of_so_few(count, size) == pytest.approx(sum(r <= count for r in rising) / len(rising))
+    for sds in (-2, 0, 1):  # of the number of rising pairs; beyond 50 values by the normal distribution
+        counts = {
+            size: round(size * (size - 1) / 4 + sds * (size * (size - 1) * (2 * size + 5) / 72) ** 0.5)
+            for size in (50, 51)
+        }
+        chances = [_chance_of_so_few(count, size) for size, count in counts.items()]
+        assert chances[0] == pytest.approx(chances[1], abs=0.01)
+    assert _slope_and_trend((0.2,) * 10)[0] == 0
+    assert _slope_and_trend((0.2,) * 10)[1] > 0.5

@@ -28,7 +28,7 @@ _ROWS = 2000  # images that go through the networks at once
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a network sees of held-out images, in eval mode: codes (N, Z) in units of the prior's std, and both losses."""
+    """What a network sees of held-out images, in eval mode: codes (N, Z) in the prior's std, on the CPU, and both losses."""
 
     codes: Tensor
     reconstruction_bce: float
@@ -38,15 +38,16 @@ class HeldOut:
 @torch.no_grad()
 def look(model: AdversarialAutoencoder, images: Tensor, prior_std: float) -> HeldOut:
     """Encode and decode uint8 images (N, 784), in eval mode, without a random number."""
-    codes, bce, mse = [], 0.0, 0.0
+    codes, sums = [], torch.zeros(2, dtype=torch.float64, device=images.device)
     for rows in images.split(_ROWS):
         x = rows.float().div_(255)  # (rows, X)
         z = model.encoder(x)  # (rows, Z)
         logits = model.decoder(z)  # (rows, X)
-        bce += float(torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum"))
-        mse += float((logits.sigmoid_() - x).square_().sum())
+        sums[0] += torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+        sums[1] += (logits.sigmoid_() - x).square_().sum()
         codes.append(z)
-    return HeldOut(torch.cat(codes).div_(prior_std), bce / images.numel(), mse / images.numel())
+    bce, mse = (sums / images.numel()).tolist()
+    return HeldOut(torch.cat(codes).div_(prior_std).cpu(), bce, mse)
 
 
 def evaluate(
@@ -54,7 +55,8 @@ def evaluate(
 ) -> tuple[dict[str, Any], Reading]:
     """The keys of an evaluation that need held-out images (N, 784) alone, the others None; and what the detector reads.
 
-    `null` is `metrics.energy_distance_null` for twice N codes. The prior's samples are a function of seed and step.
+    `null` is `metrics.energy_distance_null` for N codes. The prior's samples are a function of seed and step. The networks are
+    asked where they are, the figures computed on the CPU.
     """
     seen = look(model, images, settings.prior_std)
     # Codes whose squares are no finite numbers have no distances either.
@@ -65,7 +67,7 @@ def evaluate(
             "meet it again; lower the learning rates under another AAE_RUN_NAME",
         )
     generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
-    prior = sample_prior(len(images), settings.latent_dim, 1.0, generator=generator).to(images.device)  # (N, Z)
+    prior = sample_prior(len(images), settings.latent_dim, 1.0, generator=generator)  # (N, Z)
     found = {
         "step": step,
         "num_images": len(images),
@@ -75,7 +77,8 @@ def evaluate(
         "energy_distance_q99": null,
     }
     with torch.no_grad():
-        d_prior, d_code = (model.discriminator(z * settings.prior_std) for z in (prior, seen.codes))  # (N, 1)
+        shown = torch.cat((prior, seen.codes)).to(images.device)  # (2N, Z)
+        d_prior, d_code = model.discriminator(shown * settings.prior_std).cpu().chunk(2)  # (N, 1)
     reading = Reading(
         step=step,
         reconstruction_bce=seen.reconstruction_bce,
@@ -99,7 +102,7 @@ def encoded(found: dict[str, Any]) -> bytes:
 def _of_codes(codes: Tensor, prior: Tensor, seed: int) -> dict[str, Any]:
     mean, eigenvalues = metrics.code_moments(codes)
     return {
-        "energy_distance": metrics.energy_distance(codes, prior),
+        "energy_distance": metrics.energy_distance(codes),
         "c2st_accuracy": metrics.c2st_accuracy(codes, prior, seed),
         "code_mean": mean,
         "code_cov_eigenvalues": eigenvalues,
@@ -115,7 +118,7 @@ def evaluate_fully(
     Labels are used here and nowhere else.
     """
     num = len(held_out.pixels)
-    null = metrics.energy_distance_null(num, num, settings.latent_dim)
+    null = metrics.energy_distance_null(num, settings.latent_dim)
     found, _ = evaluate(model, held_out.pixels, settings, step, null)
     codes = look(model, held_out.pixels, settings.prior_std).codes
     train_codes = look(model, train.pixels, settings.prior_std).codes

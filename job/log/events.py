@@ -128,7 +128,7 @@ class Saturation(Event):
 
 
 class Evaluated(Event):
-    """These weights on held-out images, in eval mode: in a run at most 2,000, without what needs labels or samples."""
+    """These weights on held-out images, in eval mode: in a run 1,000, without what needs labels or samples."""
 
     event: Literal["evaluation"]
     num_images: int | None = Field(
@@ -137,12 +137,11 @@ class Evaluated(Event):
     reconstruction_bce: float = Field(description="Mean binary cross entropy a pixel, nats; lower is better.")
     reconstruction_mse: float = Field(ge=0, description="Mean squared error a pixel, of pixels in [0, 1].")
     energy_distance: float = Field(
-        description="2 E d(x,y) - E d(x,x') - E d(y,y') of codes x and prior samples y, in the prior's std; 0 if they match "
+        description="2 E d(x,y) - E d(x,x') - E d(y,y') of codes x and the prior y itself, in the prior's std; 0 if they match "
         "(Szekely and Rizzo, 2013); unbiased, so it may be below 0."
     )
     energy_distance_q99: float = Field(
-        description="What it stays below in 99 % of cases if they match: the null band, from the eigenvalues of the centred "
-        "distances (Gretton et al., 2009)."
+        description="What it stays below in 99 % of cases if they match: the null band, by samples of the prior."
     )
     c2st_accuracy: float = Field(
         ge=0,

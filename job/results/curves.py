@@ -23,8 +23,8 @@ from job.rundir.outbox import Outbox
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PAUSE = 50  # a picture is begun no sooner than this many times the time that the last one took
-FIRST_S = 20.0  # nor within so many seconds of the start, or of an attempt that failed
+PAUSE = 200  # a picture is begun no sooner than this many times the time that the last one took
+FIRST_S = 60.0  # nor within so many seconds of the start, or of an attempt that failed
 LAST_S = 60.0  # what the last picture may take
 
 _COLOURS = {
@@ -199,7 +199,8 @@ def _begin_to_draw(run_dir: RunDir, picture: IO[bytes], *when: str) -> "subproce
         stdout=picture,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the training process alone
+        # Ctrl-C is for the training process alone; in a session of its own, `nice` would count for nothing with autogroups.
+        process_group=0,
     )
 
 

@@ -134,7 +134,8 @@ class Trainer:
         self.slowest_step_s = max(self.slowest_step_s, time.monotonic() - began)
         if readings is not None:
             self._log_step(readings)
-        self.monitor.after(self.step, self.model)
+        with self._computing():
+            self.monitor.after(self.step, self.model)
         if self.step % settings.lattice_every_steps == 0:
             self._draw_lattice()
         every_steps = settings.checkpoint_every_steps
@@ -147,7 +148,7 @@ class Trainer:
         """Have ready what is due up to this step, and see to it that what is not finite replaces no good checkpoint."""
         with self._computing():
             self._window.means(self.step)
-        self.monitor.settle()
+            self.monitor.settle()
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
