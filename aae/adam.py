@@ -15,17 +15,17 @@ class Adam:
     """
 
     def __init__(self, parameters: Iterable[Tensor], steps: Tensor, *, eps: float = 1e-8) -> None:
-        self.parameters = list(parameters)
+        self._parameters = list(parameters)
         self._eps = eps
-        self._means = [torch.zeros_like(p) for p in self.parameters]
-        self._squares = [torch.zeros_like(p) for p in self.parameters]
-        self._steps = [steps] * len(self.parameters)
+        self._means = [torch.zeros_like(p) for p in self._parameters]
+        self._squares = [torch.zeros_like(p) for p in self._parameters]
+        self._steps = [steps] * len(self._parameters)
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor], lr: float | Tensor) -> None:
         """Move the parameters by one step, given a gradient for each; a recorded CUDA graph reads the rate from a tensor."""
         torch._fused_adam_(
-            self.parameters,
+            self._parameters,
             gradients,
             self._means,
             self._squares,
@@ -39,6 +39,11 @@ class Adam:
             eps=self._eps,
             maximize=False,
         )
+
+    @property
+    def moments(self) -> list[Tensor]:
+        """The means of the gradients and of their squares, one of each for every parameter."""
+        return self._means + self._squares
 
     def state_dict(self) -> dict[str, Any]:
         """Both moments and the number of steps of each parameter."""

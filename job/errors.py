@@ -6,6 +6,7 @@ AaeError                      1   something outside went wrong; try again
 │   └── TakenOverError        2   another process writes this run
 ├── StorageError          1   the disk gave no answer at a start; another start may get one
 ├── HangError                 1   a step never ends; the process ends itself
+├── GraphError                1   the GPU takes no recorded steps; the process starts anew without
 ├── CheckpointError           1   one checkpoint cannot be used; the one before it may
 └── HopelessError             3   a restart will not help
 
@@ -52,6 +53,10 @@ class HangError(AaeError):
     def __init__(self, message: str, where: str) -> None:
         self.where = where
         super().__init__(message)
+
+
+class GraphError(AaeError):
+    """A CUDA graph that could not be recorded: what is left half open of it ends with the process."""
 
 
 class StorageError(AaeError):

@@ -51,12 +51,12 @@ def test_another_model_of_gpu_is_told_with_what_avoids_it() -> None:
     """An older checkpoint, which does not tell its hardware, is not known to be of another."""
     settings = Settings(num_threads=1)
     state = {"step": 5, "device": "cpu", "num_threads": 1, "settings": {}, "hardware": "NVIDIA A100"}
-    ((reason, message),) = inexactness(state, settings, "cpu", cpu_model())
+    ((reason, message),) = inexactness(state, settings, "cpu", cpu_model(), cuda_graph=False)
     assert reason == "hardware_changed"
     assert "NVIDIA A100" in message
     assert "AAE_SLURM_CONSTRAINT" in message
     del state["hardware"]
-    assert inexactness(state, settings, "cpu", cpu_model()) == []
+    assert inexactness(state, settings, "cpu", cpu_model(), cuda_graph=False) == []
 
 
 def test_more_threads_than_cpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,34 @@
-"""The product's training step against the lecture's, on the CPU, on the meta device and where there is a GPU."""
+"""The product's training step against the lecture's, on the CPU, on a fake GPU and where there is a real one."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset, TensorDataset
 
 from aae.lecture import LectureOptimizers, lecture_step, train_as_the_lecture
 from aae.networks import AdversarialAutoencoder
+from job.config.recipes import RECIPES, Recipe
 from job.config.settings import Settings
 from job.data.batches import Batches
-from job.data.images import load_images
-from job.training.phases import Phases
+from job.data.images import Images, load_images
+from job.log.writer import EventLog
+from job.rundir.directory import RunDir
+from job.rundir.outbox import Outbox
+from job.training.loss_window import LossWindow
+from job.training.phases import Phases, new_model
+from job.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+# The form with a rate in memory changes its arguments and returns nothing; torch has told this of the one with a number only.
+META = torch.library.Library("aten", "IMPL", "Meta")
+META.impl("_fused_adam_.tensor_lr", lambda *_, **__: None)
 
 
 def _model(dtype: torch.dtype, dropout: bool) -> AdversarialAutoencoder:
@@ -74,16 +87,113 @@ def test_each_phase_updates_its_own_networks_only() -> None:
         assert moved == {network}
 
 
-def test_a_whole_step_runs_on_the_meta_device() -> None:
-    """No tensor of another device, no `.item()`, no branch on a value: each would raise on a device without values."""
-    meta = torch.device("meta")
-    settings = Settings(hidden_dim=16)
-    phases = Phases(AdversarialAutoencoder(2, 16).to(meta), settings, meta)
-    batches = Batches(torch.zeros(1000, 784, dtype=torch.uint8), 100, 0, meta)
-    window = torch.zeros(6, dtype=torch.float64, device=meta)
-    for step in range(1, 12):  # over the border of an epoch
-        window += phases.step(batches.at(step))
-    assert window.device.type == "meta"
+def _launched(function: Callable[[], object]) -> Counter[str]:
+    """The operators that a function dispatches, each a kernel launch on a GPU: views and bare memory are none."""
+    free = {
+        "view",
+        "t",
+        "transpose",
+        "select",
+        "slice",
+        "as_strided",
+        "detach",
+        "unsqueeze",
+        "expand",
+        "split",
+        "unbind",
+    }
+    free |= {"empty", "new_empty", "empty_like", "permute", "alias", "_unsafe_view", "squeeze"}
+
+    class Counting(TorchDispatchMode):
+        found: Counter[str] = Counter()
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = func._schema.name.removeprefix("aten::")
+            self.found.update({name} - free)
+            return func(*args, **(kwargs or {}))
+
+    with Counting() as counting:
+        function()
+    return counting.found
+
+
+@pytest.mark.parametrize(
+    ("recipe", "precision", "most"),
+    [("lecture", "float32", 100), ("lecture", "bfloat16", 120), ("tuned", "float32", 111), ("paper", "float32", 128)],
+)
+def test_a_step_launches_few_kernels(recipe: Recipe, precision: str, most: int) -> None:
+    """From the batch to the window of readings; what they are is printed."""
+    settings = Settings(**{**RECIPES[recipe], "hidden_dim": 16, "precision": precision})
+    images = torch.zeros(1000, 784, dtype=torch.uint8)
+    phases, batches = Phases(new_model(settings), settings, CPU), Batches(images, settings.batch_size, 0, CPU)
+    window = LossWindow(CPU)
+    phases.step(batches.at(1))
+    found = _launched(lambda: window.add(phases.step(batches.at(2))))
+    print(f"{recipe}, {precision}: {found.total()} launches: {dict(found.most_common())}")
+    assert 60 < found.total() <= most
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # by copy.deepcopy
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_training_asks_the_gpu_for_no_value(
+    recipe: Recipe, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole loop on a fake GPU, whose tensors have no values and take none of another device.
+
+    Steps over the border of an epoch, the averages, the window of readings, the snapshot for an evaluation and the lattice
+    up to its copy to the host.
+    """
+    settings = Settings(
+        **{**RECIPES[recipe], "hidden_dim": 16, "batch_size": 100, "precision": precision, "ema_decay": 0.9},
+        max_steps=25,
+        evaluate_every_steps=10,
+        lattice_every_steps=20,
+        log_every_steps=10**6,
+        cuda_graph=False,
+    )
+    drawn: list[torch.Tensor] = []
+    measured: list[int] = []
+
+    class Beside:
+        def __init__(self, _: torch.device) -> None: ...
+
+        def submit(self, _: object, step: int) -> None:
+            measured.append(step)
+
+        def close(self) -> None: ...
+
+    def moved(model: AdversarialAutoencoder, to: torch.device | torch.dtype) -> AdversarialAutoencoder:
+        for layer in model.modules():  # torch's own way would swap fake tensors, which cannot be
+            for name, parameter in layer._parameters.items():
+                assert parameter is not None
+                layer._parameters[name] = torch.nn.Parameter(parameter.detach().to(to))
+        return model
+
+    def picture(pixels: torch.Tensor, _: object) -> bytes:
+        drawn.append(pixels)
+        return b""
+
+    monkeypatch.setattr("job.evaluation.monitor._Beside", Beside)
+    monkeypatch.setattr("job.results.pictures.png", picture)
+    monkeypatch.setattr(AdversarialAutoencoder, "to", moved)
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, _: mode, raising=False)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda order: order)  # which needs a driver
+    run_dir = RunDir(tmp_path)
+    cuda = torch.device("cuda", 0)
+    with FakeTensorMode():
+        made = Images(torch.zeros(1000, 784, dtype=torch.uint8), torch.zeros(1000, dtype=torch.int64))
+        monkeypatch.setattr("job.training.trainer.load_images", lambda *_, **__: made)
+
+        outbox = Outbox(run_dir)
+        trainer = Trainer(settings, cuda, run_dir, outbox, EventLog(run_dir, 1, outbox))
+        while trainer.step < settings.total_steps:
+            trainer._advance()
+        assert trainer._window._sums.device.type == "cuda"
+    assert measured == [10, 20]
+    assert [tuple(pixels.shape) for pixels in drawn] == [(280, 280)]
+    with pytest.raises(Exception, match="_local_scalar_dense"), FakeTensorMode():
+        torch.zeros((), device=cuda).item()  # what would have been found
 
 
 def test_bfloat16_trains_close_to_float32() -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs import Job, small_settings
+from jobs import Job, SlurmJob, small_settings
 from torch import Tensor
 
 from aae.networks import AdversarialAutoencoder
 from job.config.settings import Settings
+from job.errors import GraphError
+from job.proofs.exactness import Traces
 from job.training.graph import GraphedStep
 from job.training.phases import Phases
 from job.training.precision import Working
@@ -46,67 +48,73 @@ def test_a_graph_without_a_gpu_is_warned_of_and_changes_no_byte(tmp_path: Path) 
     assert graphed.traces() == plain.traces()
 
 
-def test_a_graph_that_cannot_be_recorded_falls_back_once() -> None:
-    """The step runs each time all the same, and the reason is told once."""
-    told: list[str] = []
-    seen: list[int] = []
+class _StandIn:
+    """For CUDA where there is none: a recording runs the step once without an effect, a replay runs it with one."""
 
-    def step(images: Tensor) -> Tensor:
-        seen.append(len(images))
-        return images
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, records: bool = True, differs: bool = False) -> None:
+        self.recording = False
+        self.state = torch.zeros(1)
+        self.recorded: list[Tensor] = []
 
-    graphed = GraphedStep(step, torch.device("cpu"), told.append)
-    for number in range(1, 7):
-        assert len(graphed(torch.zeros(number, 1))) == number
-    assert seen == [1, 2, 3, 4, 5, 6]
-    assert len(told) == 1
+        class Graph:
+            def replay(_) -> None:
+                self.step(self.recorded[-1])
+                self.state += differs
 
-
-@pytest.mark.parametrize("records", [True, False])
-def test_every_call_trains_once_on_its_own_images(records: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warm-up, recording and replay, on a stand-in for CUDA: recording trains nothing, a failed one is told once."""
-    trained: list[float] = []
-    told: list[str] = []
-    recording = False
-
-    class Graph:
-        def replay(self) -> None:
-            step(static[-1])
-
-    static: list[Tensor] = []
-
-    @contextmanager
-    def graph(_: Graph, capture_error_mode: str) -> Iterator[None]:
-        nonlocal recording
-        recording = True
-        try:
+        @contextmanager
+        def graph(_: Graph, capture_error_mode: str) -> Iterator[None]:
+            self.recording = True
             yield
-        finally:
-            recording = False
-        if not records:
-            raise RuntimeError("operation not permitted when stream is capturing")
+            self.recording = False
+            if not records:
+                raise RuntimeError("operation not permitted when stream is capturing")
 
-    def step(images: Tensor) -> Tensor:
-        if recording:
-            static.append(images)
+        class Stream:
+            def wait_stream(self, _: object) -> None: ...
+
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+        monkeypatch.setattr(torch.cuda, "graph", graph)
+        monkeypatch.setattr(torch.cuda, "Stream", Stream)
+        monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+        monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _: torch.get_rng_state())
+        monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, _: torch.set_rng_state(state))
+
+    def step(self, images: Tensor) -> Tensor:
+        """Adds its image and a random number to the state."""
+        if self.recording:
+            self.recorded.append(images)
         else:
-            trained.append(images.item())
+            self.state += images + torch.rand(1)
         return images
 
-    class Stream:
-        def wait_stream(self, _: object) -> None: ...
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", graph)
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
-    graphed = GraphedStep(step, torch.device("cuda"), told.append)
+@pytest.mark.parametrize("differs", [False, True])
+def test_every_call_trains_once_on_its_own_images(differs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm-up, recording, the comparison and replay, on a stand-in for CUDA; a graph with other bytes is told and not used."""
+    torch.manual_seed(0)
+    told: list[str] = []
+    cuda = _StandIn(monkeypatch, differs=differs)
+    graphed = GraphedStep(cuda.step, [cuda.state], torch.device("cuda"), told.append)
     for number in range(8):
         assert graphed(torch.tensor([float(number)])).item() == number
-    assert trained == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert len(static) == 1
-    assert len(told) == (0 if records else 1)
+    found = cuda.state.item()
+    torch.manual_seed(0)
+    assert found == pytest.approx(sum(number + torch.rand(1).item() for number in range(8)))
+    assert len(cuda.recorded) == 1
+    assert ["other bytes" in message for message in told] == [True] * differs
+
+
+def test_a_graph_that_cannot_be_recorded_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves the step with an error of its own, before a number has changed."""
+    cuda = _StandIn(monkeypatch, records=False)
+    graphed = GraphedStep(cuda.step, [cuda.state], torch.device("cuda"), lambda _: None)
+    for _ in range(3):
+        graphed(torch.ones(1))
+    before = cuda.state.clone()
+    with pytest.raises(GraphError, match=r"cannot be recorded as a CUDA graph: operation not permitted"):
+        graphed(torch.ones(1))
+    assert torch.equal(cuda.state, before)
 
 
 @pytest.mark.process
@@ -138,3 +146,73 @@ def test_the_working_copy_follows_the_weights() -> None:
     second.load_state_dict(first.state_dict())
     assert_rounded(second)
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
+
+
+# Where there is no GPU, a step that raises what a recording raises; the process that began anew is left alone.
+NO_RECORDING = """
+import os, sys, threading, time
+
+def when_loaded():
+    while not hasattr(sys.modules.get('job.training.trainer'), 'Trainer'):
+        time.sleep(0.001)
+    from job.errors import GraphError
+    trainer = sys.modules['job.training.trainer'].Trainer
+    advance = trainer._advance
+
+    def refuse(self):
+        advance(self)
+        if self.step == 4:
+            {signal}
+            raise GraphError('the step cannot be recorded as a CUDA graph: no room')
+
+    trainer._advance = refuse
+
+if '_AAE_NO_CUDA_GRAPH' not in os.environ and {here}:
+    threading.Thread(target=when_loaded, daemon=True).start()
+"""
+
+
+def _without_recording(folder: Path, *, here: str = "True", signal: str = "pass") -> Path:
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(NO_RECORDING.format(here=here, signal=signal))
+    return folder
+
+
+@pytest.mark.process
+def test_a_graph_that_cannot_be_recorded_starts_the_process_anew(
+    small_job: Job, uninterrupted: Traces, tmp_path: Path
+) -> None:
+    """In its own place, at once, from the last checkpoint and without graphs; said once, and the bytes are the same."""
+    small_job.cold = True
+    small_job.environment["PYTHONPATH"] = str(_without_recording(tmp_path / "site"))
+    process = small_job.start()
+    assert small_job.wait(process) == 0, small_job.output
+    assert small_job.status()["pid"] == process.pid
+    (warning,) = small_job.events("warning")
+    assert warning["reason"] == "no_cuda_graph"
+    assert warning["message"].endswith("no room: steps run one by one")
+    assert [record["previous"] for record in small_job.events("resumed")] == ["stopped (no_graph)"]
+    assert "waiting up to" not in small_job.output
+    assert small_job.events("failed") == []
+    assert small_job.traces() == uninterrupted
+
+
+@pytest.mark.process
+def test_a_signal_is_not_lost_where_the_process_starts_anew(small_job: Job, tmp_path: Path) -> None:
+    """One that came in the same step as the refusal is served by the new beginning."""
+    small_job.cold = True
+    site = _without_recording(tmp_path / "site", signal="os.kill(os.getpid(), 15)")
+    small_job.environment["PYTHONPATH"] = str(site)
+    assert small_job.run() == 75, small_job.output
+    assert [record["signal"] for record in small_job.events("signal")] == ["SIGTERM"]
+    assert (small_job.status()["state"], small_job.status()["segment"]) == ("waiting", 2)
+
+
+def test_a_job_starts_anew_without_graphs(job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
+    """Under submitit, in the same allocation: no requeue, no allowance."""
+    site = _without_recording(tmp_path / "site", here="'submitit.core._submit' in ' '.join(sys.orig_argv)")
+    job_id = job.submit(slurm_setup=f'["export PYTHONPATH={site}:$PYTHONPATH"]', slurm_max_stalls=1)
+    job.wait_until_finished(job_id)
+    assert [record["reason"] for record in job.events("warning")] == ["no_cuda_graph"]
+    assert [record["previous"] for record in job.events("resumed")] == ["stopped (no_graph)"]
+    assert job.traces() == whole

@@ -52,13 +52,13 @@ os.listdir = failing(os.listdir, "read", errno.EIO, anything)
 def utime(*given, **named):  # which the run asks before it writes
     if threading.current_thread() is threading.main_thread() and is_on("hang"):
         import torch
-        real, lock = torch.autograd.grad, threading.Lock()
-        def grad(*arguments, **options):
+        real, lock = torch.addcmul, threading.Lock()  # which a step calls
+        def addcmul(*arguments, **options):
             if threading.current_thread() is threading.main_thread():
                 lock.acquire()
                 lock.acquire()
             return real(*arguments, **options)
-        torch.autograd.grad = grad
+        torch.addcmul = addcmul
     return real_utime(*given, **named)
 
 os.utime = utime

@@ -7,12 +7,13 @@ from job.commandline import Parser, duration
 from job.commands import COMMANDS
 from job.commands.progress import Display
 from job.config.flags import add_settings, read_configuration_from
-from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE
+from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, EXIT_RESUMABLE, GraphError
 from job.output import wait_for_no_reader
 from job.rundir.claim import StopReason
 from job.rundir.directory import RunDir
 from job.rundir.patience import at_start
 from job.rundir.status import read_status
+from job.segment.anew import start_anew
 from job.segment.plan import Plan, plan_start
 from job.segment.run import Run
 from job.segment.signals import SignalStop
@@ -28,12 +29,16 @@ def run(arguments: list[str]) -> int:
         _tell_results(plan)
         return EXIT_FINISHED
     print(f"run {plan.run_dir.path}")
-    with SignalStop() as stop, Run(plan, tell=print) as segment:
-        segment.load()
-        reason = _train_visibly(segment, stop)
-        if reason is not None:
-            return _leave(segment, stop, reason)
-        segment.finish()
+    with SignalStop() as stop:
+        try:
+            with Run(plan, tell=print) as segment:
+                segment.load()
+                reason = _train_visibly(segment, stop)
+                if reason is not None:
+                    return _leave(segment, stop, reason)
+                segment.finish()
+        except GraphError as error:
+            start_anew(stop, error)
     trainer = segment.trainer
     print(f"finished: {trainer.step:,} steps, {duration(trainer.clock.elapsed_s)} of training")
     _tell_results(plan)

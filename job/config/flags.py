@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from job.config.sources import FIELDS, Configuration, flag, nearest, read_configuration, variable
 from job.errors import UsageError
@@ -15,9 +15,13 @@ def add_settings(parser: argparse.ArgumentParser, fields: tuple[str, ...] = tupl
     for name in fields:
         field = FIELDS[name]
         default = "" if field.default is None else f" [{field.default}]"
-        options: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
+        options: dict[str, Any] = {"nargs": "?", "const": "true"} if _is_switch(field.annotation) else {}
         help_text = f"{variable(name)}: {field.description}{default}".replace("%", "%%")
         group.add_argument(flag(name), dest=name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text, **options)
+
+
+def _is_switch(annotation: Any) -> bool:
+    return bool in (annotation, *get_args(annotation))
 
 
 def read_configuration_from(

@@ -147,8 +147,10 @@ class Settings(BaseModel):
         description="Seconds that a step may take; a longer one ends the process, which comes back within its allowance; by "
         "default 20 times the slowest step seen, at least 600.",
     )
-    cuda_graph: bool = Field(
-        False, description="On a GPU, record the step once as a CUDA graph and replay it; where it cannot be, warn."
+    cuda_graph: Literal["auto"] | bool = Field(
+        "auto",
+        description="Record the step once as a CUDA graph and replay it, one launch in place of a hundred: auto and true do so "
+        "on a GPU that gives the same bytes; true warns where there is none.",
     )
     log_every_steps: Count = Field(100, description="Steps between two `step` records.")
     lattice_every_steps: Count = Field(500, description="Steps between two lattices.")

@@ -85,9 +85,10 @@ def _ours(settings: Settings, device: torch.device, *, cuda_graph: bool) -> Step
         load_images(settings.dataset, settings.data_dir, train=True).pixels, settings.batch_size, settings.seed, device
     )
     model = new_model(settings).to(device)
-    train: Callable[[Tensor], Tensor] = Phases(model, settings, device).step
+    phases = Phases(model, settings, device)
+    train: Callable[[Tensor], Tensor] = phases.step
     if cuda_graph:
-        train = GraphedStep(train, device, _refuse)
+        train = GraphedStep(train, phases.changed, device, _refuse)
     window = torch.zeros(6, dtype=torch.float64, device=device)
 
     def steps() -> Iterator[None]:

@@ -29,6 +29,7 @@ Cause = Literal[
     "killed",
     "hung",
     "no_gpu",
+    "no_graph",
     "storage",
     "hopeless",
     "elsewhere",

@@ -79,10 +79,12 @@ def of_changes(
     device: str,
     hardware: str,
     digest: str,
+    *,
+    cuda_graph: bool,
 ) -> Warned:
     """What makes the bytes of what follows no promise; `device` is its type, `digest` that of the installed code."""
     if state is not None and lease.claim.number > 1:
-        return inexactness(state, settings, device, hardware)
+        return inexactness(state, settings, device, hardware, cuda_graph=cuda_graph)
     if record.source_digest not in (None, digest):
         return [("source_changed", "the installed code is not that with which the run was submitted")]
     return []

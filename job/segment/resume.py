@@ -98,20 +98,26 @@ def changed_settings(state: dict[str, Any], settings: Settings) -> dict[str, lis
     return {name: [before[name], now[name]] for name in sorted(before) if before[name] != now.get(name)}
 
 
-def inexactness(state: dict[str, Any], settings: Settings, device: str, hardware: str) -> list[tuple[str, str]]:
-    """What differs from where the checkpoint was made so that the same bytes cannot be promised: (reason, message)."""
+def inexactness(
+    state: dict[str, Any], settings: Settings, device: str, hardware: str, *, cuda_graph: bool
+) -> list[tuple[str, str]]:
+    """What differs from where the checkpoint was made so that the same bytes cannot be promised: (reason, message).
+
+    `device` and `hardware` are what computes now, `cuda_graph` tells whether steps are recorded.
+    """
     now = {
         "device": device,
         "hardware": hardware,
         "num_threads": settings.num_threads,
-        "cuda_graph": settings.cuda_graph,
+        "cuda_graph": cuda_graph,
         "versions": versions(),
         "source_digest": source_digest(),
     }
     if state["device"] != device:
         del now["hardware"]
     # What an older checkpoint does not tell is not known to differ
-    before = {**now, **state, "cuda_graph": state["settings"].get("cuda_graph", False)}
+    earlier = {"cuda_graph": state["device"] == "cuda" and state["settings"].get("cuda_graph") is True}
+    before = {**now, **earlier, **state}
     return [
         (
             f"{name.removesuffix('_digest')}_changed",

@@ -1,13 +1,14 @@
 """One segment of a run, from the claim to an orderly end: the only place where the parts are put together."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from job.data.datasets import check_dataset, check_files
-from job.errors import EXIT_FINISHED, HangError, TakenOverError, UsageError
+from job.errors import EXIT_FINISHED, EXIT_RESUMABLE, GraphError, HangError, TakenOverError, UsageError
 from job.log.reader import read_lines
 from job.log.writer import EventLog
 from job.machine import source_digest
@@ -18,6 +19,7 @@ from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
 from job.rundir.patience import at_start, patiently
 from job.rundir.status import State
+from job.segment.anew import NO_GRAPH
 from job.segment.crash import crash_of, settle
 from job.segment.footprint import footprint, too_much
 from job.segment.opening import of_changes, of_disk, of_machine, write_start
@@ -114,10 +116,11 @@ class Run:
         if lease.claim.number == 1 and not self._plan.is_new:
             dataset, data_dir = self.settings.dataset, self.settings.data_dir
             self._patiently(lambda: check_files(dataset, data_dir, every_byte=True))
-        device, warnings = prepare_torch(self.settings)
+        no_graph = os.environ.get(NO_GRAPH)
+        device, warnings = prepare_torch(self.settings, no_graph)
         lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"device": device_name(device)})
         self.trainer = self._patiently(
-            lambda: Trainer(self.settings, device, self.run_dir, self._outbox, self.log)
+            lambda: Trainer(self.settings, device, self.run_dir, self._outbox, self.log, may_record=no_graph is None)
         )  # which reads the images first
         self._close_trainer = self.trainer.close
         state, bad = load_newest(self.run_dir, known_step(lease), self._tell)
@@ -132,7 +135,10 @@ class Run:
         write_start(self.log, self._tell, lease, self.settings, device_name(device), self.trainer.step, past, state)
         left = footprint(self.settings, self.trainer.weights_bytes)
         self._tell(left.words)
-        changes = of_changes(lease, self._plan.record, self.settings, state, device.type, hardware(device), digest)
+        graph = self.trainer.records_graph
+        changes = of_changes(
+            lease, self._plan.record, self.settings, state, device.type, hardware(device), digest, cuda_graph=graph
+        )
         for reason, message in (
             *of_disk(self.run_dir, lease, past, bad),
             *changes,
@@ -239,7 +245,10 @@ class Run:
             return
         # The disk may be what has failed: what can still be written is, and the error itself is told in any case.
         with contextlib.suppress(OSError, TakenOverError):
-            if error is not None:
+            if isinstance(error, GraphError):
+                self._outbox.flush()
+                self._lease.release("waiting", "no_graph", f"{error}; starting anew without", EXIT_RESUMABLE)
+            elif error is not None:
                 self._fail(error)
         self._lease.end()
         self._outbox.close()

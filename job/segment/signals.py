@@ -25,6 +25,10 @@ class Signals:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
 
+    def listen(self) -> None:
+        """Have served what has waited for the handlers."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*self.ASKING, signal.SIGINT})
+
     def __enter__(self) -> Self:
         return self
 
@@ -46,6 +50,7 @@ class SignalStop(Signals):
     def __init__(self) -> None:
         super().__init__()
         signal.signal(signal.SIGINT, self._interrupt)
+        self.listen()
 
     @property
     def noticed(self) -> signal.Signals | None:

@@ -15,17 +15,21 @@ from job.machine import cpu_model
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def prepare_torch(settings: Settings) -> tuple[torch.device, list[tuple[str, str]]]:
+def prepare_torch(settings: Settings, no_graph: str | None = None) -> tuple[torch.device, list[tuple[str, str]]]:
     """Set torch up as the settings say; returns the device, and what to warn of: (reason, message).
 
-    Raises HopelessError if a GPU is expected and torch sees none.
+    `no_graph` is why no CUDA graph can be recorded here, None if that is not known. Raises HopelessError if a GPU is expected
+    and torch sees none.
     """
     torch.set_num_threads(settings.num_threads or 1)
     keep_speed()
     set_determinism(settings.deterministic)
     device = choose_device(settings.device)
     unused, slow = unused_gpu(settings.device), use_precision(settings.precision, device)
-    warnings = {"unused_gpu": unused, "slow_precision": slow}
+    if settings.cuda_graph is True and device.type != "cuda":
+        no_graph = "AAE_CUDA_GRAPH=true needs a GPU"
+    one_by_one = f"{no_graph}: steps run one by one" if no_graph is not None else None
+    warnings = {"unused_gpu": unused, "slow_precision": slow, "no_cuda_graph": one_by_one}
     return device, [(reason, message) for reason, message in warnings.items() if message is not None]
 
 

@@ -1,9 +1,11 @@
-"""A training step recorded once as a CUDA graph and then replayed: one launch in place of some two hundred."""
+"""A training step recorded once as a CUDA graph and then replayed: one launch in place of a hundred."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from job.errors import GraphError
 
 WARM_UP_STEPS = 3  # what torch's documentation asks for before a recording
 
@@ -11,28 +13,32 @@ WARM_UP_STEPS = 3  # what torch's documentation asks for before a recording
 class GraphedStep:
     """A step that is run as it is until it is warm, then recorded, then replayed; all on the same numbers in the same order.
 
-    Where it cannot be recorded, `warn` is told the reason once, and it goes on as it is.
+    `changed` are the tensors that a step changes, besides those that it makes. The first replay is compared with the same step
+    run as it is: where one byte differs, `warn` is told so, and steps go on as they are.
     """
 
-    def __init__(self, step: Callable[[Tensor], Tensor], device: torch.device, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, step: Callable[[Tensor], Tensor], changed: list[Tensor], device: torch.device, warn: Callable[[str], None]
+    ) -> None:
         self._step = step
+        self._changed = changed
+        self._device = device
         self._warn = warn
         self._num_steps = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._images: Tensor
         self._readings: Tensor
-        self._can_record = device.type == "cuda"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Train on images (B, X); returns what the step returns, in memory that the next call overwrites."""
+        """Train on images (B, X); returns what the step returns, in memory that the next call overwrites.
+
+        Raises GraphError where the step cannot be recorded: the process can then compute no more.
+        """
         self._num_steps += 1
-        if not self._can_record:
-            if self._num_steps == 1:
-                self._warn("AAE_CUDA_GRAPH=true needs a GPU: steps run one by one")
-            return self._step(images)
         if self._num_steps <= WARM_UP_STEPS:
             return self._warm_up(images)
-        self._graph = self._graph or self._recording(images)
+        if self._num_steps == WARM_UP_STEPS + 1:
+            return self._begin(images)
         if self._graph is None:
             return self._step(images)
         self._images.copy_(images)
@@ -47,7 +53,8 @@ class GraphedStep:
         torch.cuda.current_stream().wait_stream(stream)
         return readings
 
-    def _recording(self, images: Tensor) -> torch.cuda.CUDAGraph | None:
+    def _begin(self, images: Tensor) -> Tensor:
+        """Record the step, and take it on images as it is and from the record; returns the readings."""
         self._images = images.clone()
         graph = torch.cuda.CUDAGraph()
         try:
@@ -55,7 +62,27 @@ class GraphedStep:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._readings = self._step(self._images)
         except RuntimeError as error:
-            self._can_record = False
-            self._warn(f"the step cannot be recorded as a CUDA graph: {error}; steps run one by one")
-            return None
-        return graph
+            raise GraphError(f"the step cannot be recorded as a CUDA graph: {error}") from error
+        before = self._state()
+        readings = self._step(images).clone()
+        as_it_is = self._state()
+        self._go_back_to(before)
+        graph.replay()
+        pairs = zip([*as_it_is, readings], [*self._state(), self._readings], strict=True)
+        if all(torch.equal(*pair) for pair in pairs):
+            self._graph = graph
+        else:
+            self._go_back_to(as_it_is)
+            self._warn(
+                "a CUDA graph of the step gives other bytes than the step itself on this GPU: steps run one by one"
+            )
+        return readings
+
+    def _state(self) -> list[Tensor]:
+        return [*(tensor.clone() for tensor in self._changed), torch.cuda.get_rng_state(self._device)]
+
+    def _go_back_to(self, state: list[Tensor]) -> None:
+        *changed, rng = state
+        for tensor, value in zip(self._changed, changed, strict=True):
+            tensor.copy_(value)
+        torch.cuda.set_rng_state(rng, self._device)

@@ -124,10 +124,17 @@ class Phases:
         self._working.follow(network)
 
     @property
+    def changed(self) -> list[Tensor]:
+        """The tensors that a step changes and the next one reads."""
+        moments = (m for optimizer in self._optimizers.values() for m in optimizer.moments)
+        weights = {id(w): w.detach() for of in (self.model, self._working.networks) for w in of.parameters()}
+        return [*weights.values(), *moments, self._steps]
+
+    @property
     def num_bytes(self) -> int:
         """What the weights and Adam's two moments of each take."""
-        moved = [p for optimizer in self._optimizers.values() for p in optimizer.parameters]
-        return sum(p.nbytes for p in self.model.parameters()) + 2 * sum(p.nbytes for p in moved)
+        moments = (m for optimizer in self._optimizers.values() for m in optimizer.moments)
+        return sum(p.nbytes for p in self.model.parameters()) + sum(m.nbytes for m in moments)
 
     def state_dict(self) -> dict[str, Any]:
         """The weights and the state of each Adam."""

@@ -40,7 +40,14 @@ class Trainer:
     """
 
     def __init__(
-        self, settings: Settings, device: torch.device, run_dir: RunDir, outbox: Outbox, log: EventLog
+        self,
+        settings: Settings,
+        device: torch.device,
+        run_dir: RunDir,
+        outbox: Outbox,
+        log: EventLog,
+        *,
+        may_record: bool = True,
     ) -> None:
         self.settings = settings
         self.step = 0
@@ -60,8 +67,9 @@ class Trainer:
         model = new_model(settings).to(device)
         self._phases = Phases(model, settings, device)
         self._step = self._phases.step
-        if settings.cuda_graph:
-            self._step = GraphedStep(self._phases.step, device, self._warn_without_graph)
+        self.records_graph = may_record and settings.cuda_graph is not False and device.type == "cuda"
+        if self.records_graph:
+            self._step = GraphedStep(self._phases.step, self._phases.changed, device, self._warn_without_graph)
         self._average = AveragedWeights(model, settings.ema_decay)
         self._window = LossWindow(device)
         self._next_save_s = settings.checkpoint_every_s
@@ -158,6 +166,7 @@ class Trainer:
         self.computing_since = None
 
     def _warn_without_graph(self, message: str) -> None:
+        self.records_graph = False
         self._log.write("warning", step=self.step, reason="no_cuda_graph", message=message)
 
     def _log_step(self, readings: dict[str, float]) -> None:
@@ -202,6 +211,7 @@ class Trainer:
             "versions": versions(),
             "source_digest": source_digest(),
             "hardware": hardware(self._device),
+            "cuda_graph": self.records_graph,
             "settings": self.settings.model_dump(mode="json"),
             "last_record": self.last_record,
             "pending": [(item.path, item.content) for item in self._outbox.items],

@@ -15,6 +15,7 @@ from job.errors import (
     EXIT_INTERRUPTED,
     EXIT_RESUMABLE,
     AaeError,
+    GraphError,
     HopelessError,
     StorageError,
     TakenOverError,
@@ -25,6 +26,7 @@ from job.rundir.directory import RunDir
 from job.rundir.liveness import Owner
 from job.rundir.patience import at_start, until_there
 from job.rundir.status import read_status
+from job.segment.anew import start_anew
 from job.segment.crash import crash_of
 from job.segment.plan import Plan, plan_recorded
 from job.segment.run import Run
@@ -106,6 +108,8 @@ def _run_segment(run_dir: RunDir, plan_of: Callable[[], Plan], stop: AllocationS
     try:
         with run:
             return _train(run, stop, start, may_restart=may_restart)
+    except GraphError as error:
+        start_anew(stop, error)
     except AaeError as error:
         if not run.restarts and not (run.restarts is False and isinstance(error, StorageError)):
             raise
@@ -197,11 +201,12 @@ def _restart(run: Run, start: Start, exit_code: int) -> int:
 
 
 def _num_segments(run_dir: RunDir, owner: Owner) -> int:
-    """How many segments in a row, up to the newest, are of this owner's job."""
-    newest = number = newest_claim(run_dir)
+    """How many segments in a row, up to the newest, are of this owner's job; what a process that began anew left is none."""
+    number, found = newest_claim(run_dir), 0
     while (segment := read_segment(run_dir, number)) is not None and segment.owner.is_of_job(owner):
+        found += segment.cause != "no_graph"
         number -= 1
-    return newest - number
+    return found
 
 
 def warning_without_signal(script: str | None) -> str | None:

@@ -31,7 +31,7 @@ class AllocationStop(Signals):
         self._next_save = 0.0
         self._continued = False
         signal.signal(signal.SIGCONT, self._note_continued)  # Slurm sends it along, too; submitit would log it
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+        self.listen()
 
     def __call__(self) -> StopReason | None:
         """Why to stop, or None. "terminated" for a SIGTERM means: save, then find out what it was."""
