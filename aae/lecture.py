@@ -35,6 +35,10 @@ class LectureOptimizers:
         self.generator = Adam(model.encoder.parameters(), lr=5e-5)
         self.discriminator = Adam(model.discriminator.parameters(), lr=5e-5)
 
+    def by_name(self) -> dict[str, Adam]:
+        """The four by their names."""
+        return vars(self)
+
 
 def lecture_step(
     model: AdversarialAutoencoder, optimizers: LectureOptimizers, images: Tensor, prior_std: float = 1.0
@@ -68,11 +72,19 @@ def lecture_step(
 
 
 def train_as_the_lecture(
-    model: AdversarialAutoencoder, dataset: Dataset[tuple[Tensor, int]], batch_size: int = 100, prior_std: float = 1.0
+    model: AdversarialAutoencoder,
+    dataset: Dataset[tuple[Tensor, int]],
+    batch_size: int = 100,
+    prior_std: float = 1.0,
+    optimizers: LectureOptimizers | None = None,
 ) -> Iterator[LectureLosses]:
-    """Train for ever over a data set of (1, 28, 28) images in [0, 1] and their labels, yielding each step's losses."""
-    optimizers = LectureOptimizers(model)
+    """Train for ever over a data set of (1, 28, 28) images in [0, 1] and their labels, yielding each step's losses.
+
+    A batch goes to the model's device as one.
+    """
+    optimizers = optimizers or LectureOptimizers(model)
     loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True)
+    device = next(model.parameters()).device
     while True:
         for images, _ in loader:
-            yield lecture_step(model, optimizers, images.flatten(1), prior_std)
+            yield lecture_step(model, optimizers, images.to(device).flatten(1), prior_std)

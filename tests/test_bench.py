@@ -2,18 +2,21 @@
 
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 
+from aae.lecture import lecture_step
 from aae.networks import AdversarialAutoencoder
 from job.commands import bench
 from job.config.settings import Settings
 from job.data.images import load_images
 from job.proofs.bench import Bench, Measured, modes_for, table
-from job.proofs.bench_modes import AsLoaded, Mode, Products, notebook_picture
-from job.training.phases import Phases
+from job.proofs.bench_beside import Beside
+from job.proofs.bench_modes import AsLoaded, Mode, Products, lecture_from, notebook_picture
+from job.training.phases import Phases, new_model
 
 CPU = torch.device("cpu")
 
@@ -38,7 +41,7 @@ def test_the_floor_is_the_products_of_the_step() -> None:
 def test_the_lectures_data_are_the_same_images() -> None:
     """One by one through PIL and ToTensor come the numbers that this project makes of the whole batch."""
     settings = Settings()
-    image, _ = AsLoaded(settings, CPU)[7]
+    image, _ = AsLoaded(settings)[7]
     assert torch.equal(
         image.flatten(), load_images(settings.dataset, settings.data_dir, train=True).pixels[7].float() / 255
     )
@@ -53,33 +56,94 @@ def test_the_notebooks_picture_shows_a_hundred_codes() -> None:
     assert model.training
 
 
-def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Modes take turns in processes of their own; times are positive, and the ratios fit them."""
+SMALL = ["--hidden-dim", "8", "--batch-size", "10", "--num-threads", "1", "--device", "cpu", "--max-steps", "400"]
+
+
+@pytest.mark.process
+def test_bench_prints_a_table_and_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Modes take turns in processes of their own, fresh and aged; times are positive, and the ratios fit them."""
     monkeypatch.setattr("job.proofs.bench.TURN_S", 0.05)
+    monkeypatch.setattr("job.proofs.bench.AGE_STEPS", 20)
     monkeypatch.setattr("job.proofs.bench.modes_for", lambda _: [Mode("lecture"), Mode("ours"), Mode("floor")])
-    arguments = ["--turns", "3", "--hidden-dim", "8", "--batch-size", "10", "--num-threads", "1", "--device", "cpu"]
-    assert bench.run([*arguments, "--json"]) == 0
-    lecture, ours, floor = json.loads(capsys.readouterr().out)["modes"]
+    monkeypatch.chdir(tmp_path)
+    assert bench.run(["--turns", "3", *SMALL, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    lecture, ours, floor = found["modes"]
     assert [mode["kind"] for mode in (lecture, ours, floor)] == ["lecture", "ours", "floor"]
-    assert all(ms > 0 and len(mode["step_ms"]) == 3 for mode in (lecture, ours, floor) for ms in mode["step_ms"])
-    assert (lecture["times_lecture"], lecture["times_floor"], floor["times_floor"]) == (1, None, None)
-    # How fast each is depends on what else the machine does: what must hold is that the ratios are those of the turns.
-    turns = list(zip(lecture["step_ms"], ours["step_ms"], floor["step_ms"], strict=True))
-    assert ours["times_lecture"] == statistics.median(of_lecture / of_ours for of_lecture, of_ours, _ in turns)
-    assert ours["times_floor"] == statistics.median(of_ours / of_floor for _, of_ours, of_floor in turns)
+    for state in ("fresh", "aged"):
+        turns = [mode[state]["step_ms"] for mode in (lecture, ours, floor)]
+        assert all(ms > 0 and len(of_mode) == 3 for of_mode in turns for ms in of_mode)
+        assert (lecture[state]["times_lecture"], lecture[state]["times_floor"], floor[state]["times_floor"]) == (
+            1,
+            None,
+            None,
+        )
+        # How fast each is depends on what else the machine does: what must hold is that the ratios are those of the turns.
+        both = list(zip(*turns, strict=True))
+        assert ours[state]["times_lecture"] == statistics.median(
+            of_lecture / of_ours for of_lecture, of_ours, _ in both
+        )
+        assert ours[state]["times_floor"] == statistics.median(of_ours / of_floor for _, of_ours, of_floor in both)
+    pairs = zip(ours["aged"]["step_ms"], ours["fresh"]["step_ms"], strict=True)
+    assert ours["aged_by_fresh"] == statistics.median(aged / fresh for aged, fresh in pairs)
+    beside = {row["name"]: row for row in found["beside"]}
+    assert (beside["evaluation"]["times"], beside["log record"]["times"]) == (0, 4)  # of a run of 400 steps
+    assert all(row["ms"] > 0 for row in beside.values())
+    assert found["seconds_to_first_step"] > 0 < found["seconds_from_last_step"]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.process
+def test_bench_measures_the_time_to_a_quality(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Both trained and measured alike; what is said of them fits their figures."""
+    monkeypatch.chdir(tmp_path)
+    assert bench.run(["--quality", "2", *SMALL]) == 0
+    table = capsys.readouterr().out.splitlines()
+    lecture, ours = (line.split()[-4:] for line in table[1:3])
+    assert (lecture[0], ours[0]) == ("2", "400")
+    is_better = all(float(mine) <= float(theirs) for mine, theirs in zip(ours[2:], lecture[2:], strict=True))
+    assert ("at least as good" in table[3]) == is_better
+
+
+def test_an_aged_state_continues_in_every_mode() -> None:
+    """The lecture's networks and Adams go on from it as this project's: the same moments, at the same step."""
+    settings = Settings(hidden_dim=8)
+    phases = Phases(new_model(settings), settings, CPU)
+    phases.step(torch.rand(10, 784))
+    phases.step(torch.rand(10, 784))
+    state = phases.state_dict()
+    model, optimizers = lecture_from(settings, CPU, state)
+    for ours, theirs in zip(phases.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for name, adam in optimizers.by_name().items():
+        found = [adam.state[p] for p in adam.param_groups[0]["params"]]
+        assert all(torch.equal(a["exp_avg"], b) for a, b in zip(found, state["optimizers"][name]["means"], strict=True))
+        assert {float(one["step"]) for one in found} == {2.0}
+    lecture_step(model, optimizers, torch.rand(10, 784))
+    assert not torch.equal(model.decoder.output.weight, phases.model.decoder.output.weight)
 
 
 def test_the_table_has_a_row_for_every_mode() -> None:
     """Ratios are medians of ratios of turns that follow each other; only this project's rows have a floor."""
     modes = modes_for(CPU)
-    measured = [Measured(mode, [10.0 * (i + 1), 20.0 * (i + 1)]) for i, mode in enumerate(modes)]
-    lines = table(Bench(Settings(num_threads=2), "cpu", measured))
+    measured = [Measured(mode, [10.0 * (i + 1), 20.0 * (i + 1)], [20.0 * (i + 1)] * 2) for i, mode in enumerate(modes)]
+    result = Bench(
+        Settings(num_threads=2, max_steps=1000), "cpu", measured, [Beside("evaluation", 30.0, 5)], (1.5, 2.0)
+    )
+    lines = table(result)
     rows = {
         mode: next(line for line in lines if line.startswith(f"{mode.name} ")).removeprefix(mode.name) for mode in modes
     }
-    assert rows[Mode("lecture")].split() == ["66.7", "15.00", "12.50", "-", "17.50", "1.00"]
-    assert rows[Mode("ours")].split() == ["22.2", "45.00", "37.50", "-", "52.50", "0.33", "0.60"]
-    assert len(rows[Mode("floor", "bfloat16")].split()) == 6
+    assert rows[Mode("lecture")].split() == ["15.00", "20.00", "1.50", "1.00", "1.00"]
+    assert rows[Mode("ours")].split() == ["45.00", "60.00", "1.50", "0.33", "0.33", "0.60", "0.60"]
+    assert len(rows[Mode("floor", "bfloat16")].split()) == 5
+    assert "Fastest here: aae-job, float32" in "\n".join(lines)
+    evaluation = next(line for line in lines if line.startswith("evaluation"))
+    assert evaluation.split()[1:] == ["30.00", "5.0", "0.25%"]  # 150 ms of a minute
 
 
 def test_the_names_of_modes_tell_them_apart() -> None:

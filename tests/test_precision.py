@@ -13,6 +13,7 @@ from aae.networks import AdversarialAutoencoder
 from job.config.settings import Settings
 from job.errors import GraphError
 from job.proofs.exactness import Traces
+from job.training.device import _times_float32, use_precision
 from job.training.graph import GraphedStep
 from job.training.phases import Phases
 from job.training.precision import Working
@@ -117,17 +118,19 @@ def test_a_graph_that_cannot_be_recorded_ends_the_process(monkeypatch: pytest.Mo
     assert torch.equal(cuda.state, before)
 
 
-@pytest.mark.process
-@pytest.mark.skipif(
-    torch.ops.mkldnn._is_mkldnn_bf16_supported() or torch.cuda.is_available(),
-    reason="this machine has bfloat16 products",
-)
-def test_emulated_bfloat16_is_warned_of(tmp_path: Path) -> None:
-    """A CPU without bfloat16 products trains, with a `warning` that says what it costs."""
-    job = Job(tmp_path, small_settings(precision="bfloat16", max_steps=20))
-    assert job.run() == 0, job.output
-    assert [record["reason"] for record in job.events("warning")] == ["slow_precision"]
-    assert "several times slower" in job.output
+@without_gpu
+@pytest.mark.parametrize("times", [0.9, 1.7])
+def test_a_slower_precision_is_told(times: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of bfloat16 where a product takes longer in it, as it was measured here; never of float32."""
+    monkeypatch.setattr("job.training.device._times_float32", lambda _: times)
+    told = use_precision(Settings(precision="bfloat16"), torch.device("cpu"))
+    assert (told is not None and "takes 1.7 times as long" in told) == (times > 1.1)
+    assert use_precision(Settings(), torch.device("cpu")) is None
+
+
+def test_how_long_a_product_takes_is_measured() -> None:
+    """In both precisions, on this machine."""
+    assert 0.01 < _times_float32(Settings(hidden_dim=64)) < 1000
 
 
 def test_the_working_copy_follows_the_weights() -> None:

@@ -1,13 +1,9 @@
 """`aae-job verify-resume`: proves exact resume with the present settings on this machine."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
 from job.commandline import Parser, count
 from job.config.flags import add_settings, read_configuration_from
 from job.data.datasets import check_dataset
-from job.errors import EXIT_FINISHED, UsageError
+from job.errors import EXIT_FINISHED
 
 
 def run(arguments: list[str]) -> int:
@@ -28,21 +24,13 @@ def run(arguments: list[str]) -> int:
     check_dataset(settings.dataset, settings.data_dir)
 
     from job.proofs.exactness import prove, table
+    from job.proofs.folder import working_folder
 
-    try:
-        settings.runs_dir.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".verify-resume-", dir=settings.runs_dir))
-    except OSError as error:
-        raise UsageError(
-            f"AAE_RUNS_DIR={settings.runs_dir} cannot be written: {error}; set it to another folder"
-        ) from error
-    equal = False
-    try:
-        proof = prove(settings, options.kills, folder, print)
+    with working_folder(settings.runs_dir, "verify-resume") as folder:
+        folder.stays = True  # also where a run fails by itself
+        proof = prove(settings, options.kills, folder.path, print)
         equal = not proof.differences
+        folder.stays = not equal
         print("\n".join(table(proof)))
-        print("equal byte for byte" if equal else f"the runs are kept in {folder}")
-    finally:
-        if equal:
-            shutil.rmtree(folder, ignore_errors=True)
+        print("equal byte for byte" if equal else f"the runs are kept in {folder.path}")
     return EXIT_FINISHED if equal else 1

@@ -56,9 +56,9 @@ class Monitor:
             self.settle()
         if into_window == 0:
             self.take_snapshot(model)
-            self._pending = self._beside.submit(self._measure, step) if self._beside is not None else Future()
+            self._pending = self._beside.submit(self.measure, step) if self._beside is not None else Future()
             if self._beside is None:
-                self._pending.set_result(self._measure(step))
+                self._pending.set_result(self.measure(step))
 
     @torch.no_grad()
     def take_snapshot(self, model: AdversarialAutoencoder) -> None:
@@ -84,7 +84,8 @@ class Monitor:
             told = {"verdict": judgement.verdict, "previous": previous, "reason": judgement.reason}
             self._log.write("saturation", step=reading.step, **told, **judgement.numbers)
 
-    def _measure(self, step: int) -> _Result:
+    def measure(self, step: int) -> _Result:
+        """An evaluation of the last snapshot, as that of a step."""
         if self._null is None:
             self._null = energy_distance_null(len(self._images), self._settings.latent_dim)
         return evaluate(self._snapshot, self._images, self._settings, step, self._null)

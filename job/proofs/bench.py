@@ -1,52 +1,76 @@
 """`aae-job bench`: the lecture's loop, this project's and the hardware's floor, side by side on this machine.
 
-Each mode has a process of its own, so that none profits from another's memory; they take turns, and ratios are of turns
-that follow each other, so that a machine that slows down slows both sides of a ratio.
+Each mode has a process of its own, so that none profits from another's memory. On a CPU they take turns, and ratios are of turns
+that follow each other, so that a machine that slows down slows both sides of a ratio; on a GPU, which processes would share, one is
+measured after the other. Each mode is measured fresh, with new weights, and aged, as after some thousand steps.
 """
 
 import multiprocessing
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import torch
 
+from job.checkpoints.checkpoint import read_checkpoint
 from job.config.settings import Settings
-from job.errors import AaeError
-from job.machine import versions
-from job.proofs.bench_modes import Mode, serve
+from job.errors import AaeError, CheckpointError, UsageError
+from job.machine import cpu_model, versions
+from job.proofs.bench_beside import Beside, measure_beside, measure_ends
+from job.proofs.bench_modes import Mode, State, aged_state, serve
+from job.proofs.children import alone
+from job.rundir.directory import RunDir
 from job.training.device import choose_device, device_name
+from job.training.graph import WARM_UP_STEPS
 
 TURN_S = 1.0  # about how long a turn takes
+AGE_STEPS = 2500  # by then, Adam's moments of most weights that get no gradient any more are subnormal or zero
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A mode and the milliseconds a step of each of its turns."""
+    """A mode and the milliseconds a step of each of its turns, with new weights and with aged ones."""
 
     mode: Mode
-    step_ms: list[float]
+    fresh_ms: list[float]
+    aged_ms: list[float]
 
-    def times_faster_than(self, other: "Measured") -> float:
+    def times_faster_than(self, other: "Measured", *, aged: bool) -> float:
         """The median over the turns of how often this mode's step fits into the other's."""
-        return median(theirs / ours for theirs, ours in zip(other.step_ms, self.step_ms, strict=True))
+        pairs = (
+            zip(other.aged_ms, self.aged_ms, strict=True) if aged else zip(other.fresh_ms, self.fresh_ms, strict=True)
+        )
+        return median(theirs / ours for theirs, ours in pairs)
+
+    @property
+    def aged_by_fresh(self) -> float:
+        """The median over the turns of how much longer an aged step takes."""
+        return median(aged / fresh for aged, fresh in zip(self.aged_ms, self.fresh_ms, strict=True))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The measurements and where they were made."""
+    """The measurements and where they were made; `ends_s` are from the command to the first step, and from the last to the end."""
 
     settings: Settings
     device: str
     measured: list[Measured]
+    beside: list[Beside]
+    ends_s: tuple[float, float]
 
     @property
     def lecture(self) -> Measured:
         """What the others are compared with."""
         return next(m for m in self.measured if m.mode.kind == "lecture")
+
+    @property
+    def of_run(self) -> Measured:
+        """This project's mode in which a run at these settings trains."""
+        ours = [m for m in self.measured if m.mode.kind == "ours"]
+        graph = self.settings.cuda_graph is not False
+        return max(ours, key=lambda m: (m.mode.precision == self.settings.precision, m.mode.cuda_graph == graph))
 
     def floor(self, mode: Mode) -> Measured | None:
         """The products that a mode of this project is compared with."""
@@ -62,53 +86,106 @@ def modes_for(device: torch.device) -> list[Mode]:
     return [Mode("lecture"), Mode("notebook"), *ours, *(Mode("floor", precision) for precision in precisions)]
 
 
-def measure(settings: Settings, num_turns: int, tell: Callable[[str], None]) -> Bench:
-    """Measure every mode in so many turns; raises AaeError if one of the processes ends."""
+def measure(
+    settings: Settings, num_turns: int, folder: Path, tell: Callable[[str], None], aged_run: RunDir | None = None
+) -> Bench:
+    """Measure every mode in so many turns, and the work beside the steps in run directories below `folder`.
+
+    `aged_run` is a run whose newest checkpoint is the aged state, None for one that is made here. Raises AaeError if one of the
+    processes ends, UsageError if there is no such checkpoint.
+    """
     device = choose_device(settings.device)
-    players = []
+    aged = _aged(settings, device, folder, tell) if aged_run is None else _state_of(aged_run, settings)
+    players: list[_Player] = []
+    modes = modes_for(device)
+    at_once = len(modes) if device.type == "cpu" else 1
     try:
-        for mode in modes_for(device):
-            tell(f"starting: {mode.name}")
-            players.append(_Player(mode, settings, device))
-        for turn in range(num_turns):
-            tell(f"turn {turn + 1} of {num_turns}")
-            for player in players:
-                player.take_turn()
+        for first in range(0, len(modes), at_once):
+            playing = []
+            for mode in modes[first : first + at_once]:
+                tell(f"starting: {mode.name}")
+                playing.append(_Player(mode, settings, device, aged))
+                players.append(playing[-1])
+            for turn in range(num_turns):
+                tell(f"turn {turn + 1} of {num_turns}")
+                for player in playing:
+                    player.take_turn()
+            for player in playing:
+                player.end()
     finally:
         for player in players:
             player.end()
-    return Bench(settings, device_name(device), [Measured(player.mode, player.step_ms) for player in players])
+    measured = [Measured(player.mode, player.fresh_ms, player.aged_ms) for player in players]
+    result = Bench(settings, _name(device), measured, [], (0.0, 0.0))
+    tell("the work beside the steps")
+    beside: list[Beside] = alone(measure_beside, settings, folder, median(result.of_run.aged_ms))
+    ends_s = measure_ends(settings, folder)
+    return Bench(settings, result.device, measured, beside, ends_s)
+
+
+def _name(device: torch.device) -> str:
+    name: str = alone(device_name, device) if device.type == "cuda" else device_name(device)
+    return name
+
+
+def _aged(settings: Settings, device: torch.device, folder: Path, tell: Callable[[str], None]) -> State:
+    tell(f"ageing: {AGE_STEPS:,} steps on batches of ten")
+    path = folder / "aged.pt"
+    alone(aged_state, settings, device.type, AGE_STEPS, path)
+    state: State = torch.load(path, weights_only=True, map_location="cpu")
+    return state
+
+
+def _state_of(run_dir: RunDir, settings: Settings) -> State:
+    for step in run_dir.checkpoint_steps():
+        try:
+            state = read_checkpoint(run_dir.checkpoint_file(step))
+        except (CheckpointError, OSError):
+            continue
+        for name in ("latent_dim", "hidden_dim"):
+            there, here = state["settings"][name], getattr(settings, name)
+            if there != here:
+                raise UsageError(
+                    f"{run_dir.path} has AAE_{name.upper()}={there}, this bench {here}: set it so here too"
+                )
+        return state
+    raise UsageError(f"{run_dir.path} has no checkpoint that can be read: name a run that has trained")
 
 
 class _Player:
     """A mode's process, warmed up."""
 
-    def __init__(self, mode: Mode, settings: Settings, device: torch.device) -> None:
+    def __init__(self, mode: Mode, settings: Settings, device: torch.device, aged: State) -> None:
         self.mode = mode
-        self.step_ms: list[float] = []
+        self.fresh_ms: list[float] = []
+        self.aged_ms: list[float] = []
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(mode, settings, device.type, theirs), daemon=True)
+        arguments = (mode, settings, device.type, aged, theirs)
+        self._process = context.Process(target=serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
-        self._run(1)  # loads, compiles, touches memory
-        num_steps = 4
-        while (seconds := self._run(num_steps)) < 0.3 * TURN_S:
+        for is_aged in (True, False):
+            self._run(WARM_UP_STEPS + 2 if mode.cuda_graph else 1, aged=is_aged)  # loads, records, touches memory
+        num_steps = 1
+        while (seconds := self._run(num_steps, aged=False)) < 0.3 * TURN_S:
             num_steps *= 2
         self._num_steps = max(1, round(num_steps * TURN_S / seconds))
 
     def take_turn(self) -> None:
-        self.step_ms.append(self._run(self._num_steps) / self._num_steps * 1000)
+        for ms, aged in ((self.fresh_ms, False), (self.aged_ms, True)):
+            ms.append(self._run(self._num_steps, aged=aged) / self._num_steps * 1000)
 
     def end(self) -> None:
         if self._process.is_alive():
             self._connection.send(None)
         self._process.join(10)
         self._process.kill()
+        self._process.join()
 
-    def _run(self, num_steps: int) -> float:
+    def _run(self, num_steps: int, *, aged: bool) -> float:
         try:
-            self._connection.send(num_steps)
+            self._connection.send((num_steps, aged))
             seconds: float = self._connection.recv()
         except (EOFError, OSError) as error:
             raise AaeError(f"bench: the process of '{self.mode.name}' has ended; what it said is above") from error
@@ -117,64 +194,77 @@ class _Player:
 
 def table(result: Bench) -> list[str]:
     """The measurements for people."""
-    settings = result.settings
+    settings, run = result.settings, result.of_run
     lines = [
-        f"{result.device} ({_processor()}), {settings.num_threads} threads, torch {torch.__version__}; "
+        f"{result.device} ({cpu_model()}), {settings.num_threads} threads, torch {torch.__version__}; "
         f"{settings.dataset}, batch {settings.batch_size}, {settings.hidden_dim} hidden units",
         "",
-        f"{'':44}{'steps/s':>9}{'ms a step':>11}{'quartiles':>20}{'x lecture':>11}{'x floor':>9}",
+        f"{'milliseconds a step':40}{'fresh':>9}{'aged':>9}{'aged/fresh':>12}{'x lecture':>11}{'aged':>7}{'x floor':>9}{'aged':>7}",
     ]
     for measured in result.measured:
-        step_ms, floor = median(measured.step_ms), result.floor(measured.mode)
-        low, high = _quartiles(measured.step_ms)
+        floor, lecture = result.floor(measured.mode), result.lecture
         lines.append(
-            f"{measured.mode.name:44}{1000 / step_ms:9.1f}{step_ms:11.2f}{f'{low:.2f} - {high:.2f}':>20}"
-            f"{measured.times_faster_than(result.lecture):11.2f}"
-            + (f"{floor.times_faster_than(measured):9.2f}" if floor else "")
+            f"{measured.mode.name:40}{median(measured.fresh_ms):9.2f}{median(measured.aged_ms):9.2f}{measured.aged_by_fresh:12.2f}"
+            + "".join(
+                f"{measured.times_faster_than(lecture, aged=aged):{width}.2f}"
+                for aged, width in ((False, 11), (True, 7))
+            )
+            + (
+                f"{floor.times_faster_than(measured, aged=False):9.2f}{floor.times_faster_than(measured, aged=True):7.2f}"
+                if floor
+                else ""
+            )
         )
+    step_ms, total = median(run.aged_ms), settings.total_steps
+    share = sum(row.share(step_ms, total) for row in result.beside)
+    of_run = f"a run of {total:,} steps"
     return [
         *lines,
         "",
-        "x lecture: how many of its steps fit into one of the lecture's; x floor: how many times its matrix products alone",
+        "aged: as after some thousand steps; x lecture: how many of its steps fit into one of the lecture's; x floor: how many",
+        f"times its matrix products alone. Fastest here: {fastest(result).mode.name}",
+        "",
+        f"{'beside the steps':40}{'ms':>9}{'times':>9}{'share':>12}   of {of_run}",
+        *(f"{r.name:40}{r.ms:9.2f}{r.times:9.1f}{r.share(step_ms, total):12.2%}" for r in result.beside),
+        f"{'together':58}{share:12.2%}",
+        "",
+        f"from the command to the first step {result.ends_s[0]:.1f} s, from the last step to the end {result.ends_s[1]:.1f} s",
     ]
+
+
+def fastest(result: Bench) -> Measured:
+    """This project's mode whose aged step is the shortest."""
+    return min((m for m in result.measured if m.mode.kind == "ours"), key=lambda m: median(m.aged_ms))
 
 
 def as_json(result: Bench) -> dict[str, Any]:
     """The measurements for programs."""
     modes = []
     for measured in result.measured:
-        mode, floor = measured.mode, result.floor(measured.mode)
-        modes.append(
-            {
-                "kind": mode.kind,
-                "precision": mode.precision,
-                "cuda_graph": mode.cuda_graph,
-                "step_ms": measured.step_ms,
-                "step_ms_median": median(measured.step_ms),
-                "steps_per_s": 1000 / median(measured.step_ms),
-                "times_lecture": measured.times_faster_than(result.lecture),
-                "times_floor": floor.times_faster_than(measured) if floor else None,
+        mode, floor, lecture = measured.mode, result.floor(measured.mode), result.lecture
+        found: dict[str, Any] = {"kind": mode.kind, "precision": mode.precision, "cuda_graph": mode.cuda_graph}
+        for name, aged in (("fresh", False), ("aged", True)):
+            ms = measured.aged_ms if aged else measured.fresh_ms
+            found[name] = {
+                "step_ms": ms,
+                "step_ms_median": median(ms),
+                "steps_per_s": 1000 / median(ms),
+                "times_lecture": measured.times_faster_than(lecture, aged=aged),
+                "times_floor": floor.times_faster_than(measured, aged=aged) if floor else None,
             }
-        )
+        modes.append(found | {"aged_by_fresh": measured.aged_by_fresh})
+    step_ms, total = median(result.of_run.aged_ms), result.settings.total_steps
     return {
         "device": result.device,
-        "processor": _processor(),
+        "processor": cpu_model(),
         "num_threads": result.settings.num_threads,
         "versions": versions(),
         "settings": result.settings.model_dump(mode="json"),
         "modes": modes,
+        "fastest": {"precision": fastest(result).mode.precision, "cuda_graph": fastest(result).mode.cuda_graph},
+        "beside": [
+            {"name": r.name, "ms": r.ms, "times": r.times, "share": r.share(step_ms, total)} for r in result.beside
+        ],
+        "seconds_to_first_step": result.ends_s[0],
+        "seconds_from_last_step": result.ends_s[1],
     }
-
-
-def _quartiles(values: list[float]) -> tuple[float, float]:
-    if len(values) == 1:
-        return values[0], values[0]
-    low, _, high = quantiles(values, n=4, method="inclusive")
-    return low, high
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -13,16 +14,20 @@ from torch.utils.data import Dataset
 
 from aae.backprop import unit_by_unit
 from aae.lattice import Lattice
-from aae.lecture import train_as_the_lecture
+from aae.lecture import LectureOptimizers, train_as_the_lecture
 from aae.networks import IMAGE_SIDE, AdversarialAutoencoder, Perceptron
 from job.config.settings import Settings
 from job.data.batches import Batches
 from job.data.images import load_images
-from job.training.device import set_determinism, use_precision
+from job.training.device import keep_speed, set_determinism, use_precision
 from job.training.graph import GraphedStep
+from job.training.loss_window import LossWindow
 from job.training.phases import Phases, new_model
 
 Step = Callable[[], object]
+
+
+State = dict[str, Any]  # as `Phases.state_dict` gives it
 
 
 @dataclass(frozen=True)
@@ -45,29 +50,36 @@ class Mode:
         }[self.kind]
 
 
-def serve(mode: Mode, settings: Settings, device_type: str, connection: Connection) -> None:
-    """Run in a process of its own: for each number received, do so many steps and send the seconds; None ends it."""
+def serve(mode: Mode, settings: Settings, device_type: str, aged: State, connection: Connection) -> None:
+    """Run in a process of its own: for each (number, whether aged) received, do so many steps and send the seconds; None ends it.
+
+    A step that is not aged begins with new weights, an aged one with those of `aged` and their optimisers' moments.
+    """
     torch.set_num_threads(settings.num_threads or 1)
+    if mode.kind == "ours":
+        keep_speed()
     device = torch.device(device_type)
+    settings = settings.model_copy(update={"precision": mode.precision})
     torch.manual_seed(settings.seed)
-    step = _step(mode, settings.model_copy(update={"precision": mode.precision}), device)
-    while (num_steps := connection.recv()) is not None:
+    steps = {is_aged: _step(mode, settings, device, state) for is_aged, state in ((False, None), (True, aged))}
+    while (asked := connection.recv()) is not None:
+        num_steps, is_aged = asked
         began = perf_counter()
         for _ in range(num_steps):
-            step()
+            steps[is_aged]()
         if device.type == "cuda":
             torch.cuda.synchronize()
         connection.send(perf_counter() - began)
 
 
-def _step(mode: Mode, settings: Settings, device: torch.device) -> Step:
-    use_precision(mode.precision, device)
+def _step(mode: Mode, settings: Settings, device: torch.device, state: State | None) -> Step:
+    use_precision(settings, device)
     if mode.kind == "floor":
         return Products(settings, device).step
     if mode.kind == "ours":
-        return _ours(settings, device, cuda_graph=mode.cuda_graph)
-    model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim).to(device)
-    losses = train_as_the_lecture(model, AsLoaded(settings, device), settings.batch_size, settings.prior_std)
+        return _ours(settings, device, state, cuda_graph=mode.cuda_graph)
+    model, optimizers = lecture_from(settings, device, state)
+    losses = train_as_the_lecture(model, AsLoaded(settings), settings.batch_size, settings.prior_std, optimizers)
     if mode.kind == "lecture":
         return lambda: next(losses)
     draw = notebook_picture(model, settings)
@@ -79,23 +91,42 @@ def _step(mode: Mode, settings: Settings, device: torch.device) -> Step:
     return step
 
 
-def _ours(settings: Settings, device: torch.device, *, cuda_graph: bool) -> Step:
+def lecture_from(
+    settings: Settings, device: torch.device, state: State | None
+) -> tuple[AdversarialAutoencoder, LectureOptimizers]:
+    """The lecture's networks and optimisers, new or as a state of this project's has them."""
+    model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim).to(device)
+    optimizers = LectureOptimizers(model)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        for name, adam in optimizers.by_name().items():
+            found = state["optimizers"][name]
+            for parameter, mean, square, steps in zip(
+                adam.param_groups[0]["params"], found["means"], found["squares"], found["steps"], strict=True
+            ):
+                moments = {"exp_avg": mean.to(device, copy=True), "exp_avg_sq": square.to(device, copy=True)}
+                adam.state[parameter] = {"step": steps.clone().cpu(), **moments}
+    return model, optimizers
+
+
+def _ours(settings: Settings, device: torch.device, state: State | None, *, cuda_graph: bool) -> Step:
     set_determinism(settings.deterministic)
     batches = Batches(
         load_images(settings.dataset, settings.data_dir, train=True).pixels, settings.batch_size, settings.seed, device
     )
-    model = new_model(settings).to(device)
-    phases = Phases(model, settings, device)
+    phases = Phases(new_model(settings).to(device), settings, device)
+    if state is not None:
+        phases.load_state_dict(state)
     train: Callable[[Tensor], Tensor] = phases.step
     if cuda_graph:
         train = GraphedStep(train, phases.changed, device, _refuse)
-    window = torch.zeros(6, dtype=torch.float64, device=device)
+    window = LossWindow(device)
 
     def steps() -> Iterator[None]:
         number = 0
         while True:
             number += 1
-            window.add_(train(batches.at(number)))
+            window.add(train(batches.at(number)))
             yield
 
     numbered = steps()
@@ -106,23 +137,39 @@ def _refuse(message: str) -> None:
     raise RuntimeError(message)
 
 
+def aged_state(settings: Settings, device_type: str, num_steps: int, path: Path) -> None:
+    """Train so many steps on batches of ten images and save the state: it is their number that ages, not their size.
+
+    With torch's defaults, so that subnormal numbers stay what they are.
+    """
+    torch.set_num_threads(settings.num_threads or 1)
+    device = torch.device(device_type)
+    torch.manual_seed(settings.seed)
+    small = settings.model_copy(update={"batch_size": min(10, settings.batch_size), "precision": "float32"})
+    phases = Phases(new_model(small).to(device), small, device)
+    images = load_images(small.dataset, small.data_dir, train=True).pixels
+    batches = Batches(images, small.batch_size, small.seed, device)
+    for step in range(1, num_steps + 1):
+        phases.step(batches.at(step))
+    torch.save(phases.state_dict(), path)
+
+
 class AsLoaded(Dataset[tuple[Tensor, int]]):
     """The training images as torchvision's data sets hand them out: a PIL image, then ToTensor, one by one."""
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
+    def __init__(self, settings: Settings) -> None:
         from torchvision.transforms import ToTensor
 
         self._images = (
             load_images(settings.dataset, settings.data_dir, train=True).pixels.view(-1, IMAGE_SIDE, IMAGE_SIDE).numpy()
         )
         self._to_tensor = ToTensor()
-        self._device = device
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._to_tensor(Image.fromarray(self._images[index])).to(self._device), 0
+        return self._to_tensor(Image.fromarray(self._images[index])), 0
 
 
 def notebook_picture(model: AdversarialAutoencoder, settings: Settings) -> Callable[[], None]:

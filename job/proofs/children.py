@@ -1,0 +1,29 @@
+"""Work in a process of its own, which leaves nothing behind in this one or on the GPU."""
+
+import multiprocessing
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+from job.errors import AaeError
+
+
+def alone(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module answers in a new process; raises AaeError if that ends without an answer."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_answer, args=(theirs, partial(work, *arguments)))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError as error:
+        raise AaeError("a process that measures has ended; what it said is above") from error
+    finally:
+        process.kill()
+        process.join()
+
+
+def _answer(connection: Connection, work: Callable[[], Any]) -> None:
+    connection.send(work())
