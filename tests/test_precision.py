@@ -160,7 +160,7 @@ def when_loaded():
         time.sleep(0.001)
     from job.errors import GraphError
     trainer = sys.modules['job.training.trainer'].Trainer
-    advance = trainer._advance
+    advance = trainer.advance
 
     def refuse(self):
         advance(self)
@@ -168,7 +168,7 @@ def when_loaded():
             {signal}
             raise GraphError('the step cannot be recorded as a CUDA graph: no room')
 
-    trainer._advance = refuse
+    trainer.advance = refuse
 
 if '_AAE_NO_CUDA_GRAPH' not in os.environ and {here}:
     threading.Thread(target=when_loaded, daemon=True).start()

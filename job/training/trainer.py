@@ -117,7 +117,7 @@ class Trainer:
         reason = None
         with self.clock.running():
             while not self.is_over and (reason := stop()) is None:
-                self._advance()
+                self.advance()
                 self.observe(self)
             self._settle()
             self.saver.save_patiently(self.step, self.state)
@@ -128,7 +128,8 @@ class Trainer:
         self.monitor.close()
         self._curves.close()
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
+        """Make one step, and do what is due after it."""
         settings = self.settings
         self.computing_since = began = time.monotonic()
         if settings.lr_schedule == "cosine":
