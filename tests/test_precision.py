@@ -1,5 +1,7 @@
 """Precision and CUDA graphs where there is no GPU: refused or told, never silently something else."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -116,6 +118,43 @@ def test_a_graph_that_cannot_be_recorded_ends_the_process(monkeypatch: pytest.Mo
     with pytest.raises(GraphError, match=r"cannot be recorded as a CUDA graph: operation not permitted"):
         graphed(torch.ones(1))
     assert torch.equal(cuda.state, before)
+
+
+_AGEING = """
+import torch
+from job.config.settings import Settings
+from job.training.device import prepare_torch
+from job.training.phases import Phases, new_model
+
+def num_subnormal(tensor):  # by their bits: compared as numbers they would be zeros
+    bits = tensor.view(torch.int32)
+    return int(((bits & 0x7F800000 == 0) & (bits & 0x007FFFFF != 0)).sum())
+
+settings = Settings(num_threads=2, hidden_dim=16, batch_size=10, device="cpu")
+if {flush}:
+    prepare_torch(settings)
+print(num_subnormal(torch.full((1_000_000,), 1e-39) * 1.0))
+torch.manual_seed(0)
+phases = Phases(new_model(settings), settings, torch.device("cpu"))
+images = torch.zeros(10, 784)
+images[:, :392] = 1
+phases.step(torch.ones(10, 784))  # the last time that the other pixels are seen
+for _ in range(900):
+    phases.step(images)
+print(sum(num_subnormal(tensor) for tensor in phases.changed if tensor.dim()))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_step_does_not_age(flush: bool) -> None:
+    """Subnormal numbers, which processors compute many times slower, are zero in all threads; none are left in Adam's moments."""
+    program = [sys.executable, "-P", "-c", _AGEING.format(flush=flush)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    in_threads, in_moments = (int(line) for line in done.stdout.split())
+    assert (in_threads, in_moments > 1000) == ((0, False) if flush else (1_000_000, True))
+    assert (in_moments == 0) == flush
 
 
 @without_gpu

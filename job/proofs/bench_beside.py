@@ -70,7 +70,7 @@ def measure_beside(settings: Settings, folder: Path, step_ms: float) -> list[Bes
     curves.curves_at_last(run_dir)
     after = os.times()
     draw_s = after.children_user + after.children_system - before.children_user - before.children_system
-    times = max(0.0, 1 + (total_s - curves.FIRST_S) / (curves.PAUSE * draw_s)) if total_s > curves.FIRST_S else 0.0
+    times = 1 + (total_s - curves.FIRST_S) // (curves.PAUSE * draw_s) if total_s > curves.FIRST_S else 0
     trainer.close()
     outbox.close()
     return [*rows, Beside("curves, of one core", 1000 * draw_s, times / (settings.num_threads or 1))]
