@@ -63,7 +63,7 @@ def test_evaluations_are_due_written_and_without_effect_on_training(small_job: J
     assert [one["step"] for one in found] == list(range(EVERY, TOTAL + 1, EVERY))
     for one in found:
         assert tuple(one) == EVALUATION_KEYS
-        assert one["num_images"] == 2000
+        assert one["num_images"] == 1000
         assert one["parzen_log_likelihood"] is None
         assert len(one["code_cov_eigenvalues"]) == len(one["code_mean"]) == 2
     assert not small_job.run_dir.evaluations.exists()
