@@ -393,3 +393,24 @@ def test_memory_may_grow_from_what_is_asked_for(settings: dict[str, str], words:
         return
     with pytest.raises(SettingsError, match=words):
         read_configuration(environment=settings)
+
+
+def test_a_graph_is_chosen_by_a_word() -> None:
+    """auto, true or false, in the ways in which switches are written; another word is one mistake."""
+
+    def read(value: str) -> object:
+        return read_configuration(environment={"AAE_CUDA_GRAPH": value}).settings.cuda_graph
+
+    assert [read(value) for value in ("auto", "AUTO", "true", "1", "False", "no")] == [
+        "auto",
+        "auto",
+        True,
+        True,
+        False,
+        False,
+    ]
+    with pytest.raises(SettingsError, match="1 mistake in the settings"):
+        read("perhaps")
+    assert Settings().cuda_graph == "auto"
+    recorded = Settings(cuda_graph=True).model_dump(mode="json")
+    assert Settings(**recorded).cuda_graph is True

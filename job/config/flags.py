@@ -21,7 +21,7 @@ def add_settings(parser: argparse.ArgumentParser, fields: tuple[str, ...] = tupl
 
 
 def _is_switch(annotation: Any) -> bool:
-    return bool in (annotation, *get_args(annotation))
+    return annotation is bool or any(isinstance(value, bool) for value in get_args(annotation))
 
 
 def read_configuration_from(

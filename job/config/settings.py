@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from job.config.recipes import Recipe
 from job.data.datasets import NUM_TRAINING_IMAGES, Dataset
@@ -67,6 +67,11 @@ def _run_name(name: str | None) -> str | None:
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,119}", name):
         raise ValueError("must be 1 to 120 of the characters A-Z a-z 0-9 . _ = - and start with a letter or digit")
     return name
+
+
+def _auto_or_switch(value: Any) -> Any:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    return words.get(value.lower(), value.lower()) if isinstance(value, str) else value
 
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -147,7 +152,7 @@ class Settings(BaseModel):
         description="Seconds that a step may take; a longer one ends the process, which comes back within its allowance; by "
         "default 20 times the slowest step seen, at least 600.",
     )
-    cuda_graph: Literal["auto"] | bool = Field(
+    cuda_graph: Annotated[Literal["auto", True, False], BeforeValidator(_auto_or_switch)] = Field(
         "auto",
         description="Record the step once as a CUDA graph and replay it, one launch in place of a hundred: auto and true do so "
         "on a GPU that gives the same bytes; true warns where there is none.",
