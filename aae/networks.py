@@ -73,7 +73,7 @@ class AdversarialAutoencoder(nn.Module):
         self.discriminator = Discriminator(latent_dim, hidden_dim, discriminator_dropout)
 
     @property
-    def networks(self) -> dict[str, Perceptron]:
+    def perceptrons(self) -> dict[str, Perceptron]:
         """The three by their names."""
         return {"encoder": self.encoder, "decoder": self.decoder, "discriminator": self.discriminator}
 

@@ -36,7 +36,7 @@ class Phases:
         self._settings = settings
         own = next(model.parameters()).dtype
         self._working = Working(model, torch.bfloat16 if settings.precision == "bfloat16" else own)
-        encoder, decoder, discriminator = self._working.networks.networks.values()
+        encoder, decoder, discriminator = self._working.networks.perceptrons.values()
         # In the order of the passes of a step.
         self._dropout = Dropout([(encoder, 1), (decoder, 1), (discriminator, 2), (encoder, 1), (discriminator, 1)])
         self._batch_size = 0

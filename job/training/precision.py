@@ -20,8 +20,8 @@ class Working:
         self._is_copy = dtype != next(model.parameters()).dtype
         self.networks = copy.deepcopy(model).to(dtype) if self._is_copy else model
         self._weights, self._copies = _tensors(model), _tensors(self.networks)
-        self.gradients = {name: Gradients(network) for name, network in self.networks.networks.items()}
-        self._full = {name: Gradients(network) for name, network in model.networks.items()} if self._is_copy else {}
+        self.gradients = {name: Gradients(network) for name, network in self.networks.perceptrons.items()}
+        self._full = {name: Gradients(network) for name, network in model.perceptrons.items()} if self._is_copy else {}
 
     def full_gradients(self, name: str) -> list[Tensor]:
         """A network's gradients in the precision of its weights."""
@@ -40,4 +40,4 @@ class Working:
 
 def _tensors(model: AdversarialAutoencoder) -> dict[str, list[Tensor]]:
     """Each network's weights and biases, in the order of its parameters."""
-    return {name: [p.detach() for p in network.parameters()] for name, network in model.networks.items()}
+    return {name: [p.detach() for p in network.parameters()] for name, network in model.perceptrons.items()}
