@@ -193,13 +193,13 @@ class Settings(BaseModel):
     )
     saturation_output_band: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         0.05,
-        description="It cannot tell: mean outputs within this of 0.5, accuracy at most this above; 6 sd of chance.",
+        description="It cannot tell: mean outputs within this of 0.5, accuracy at most this above; 4 sd of chance.",
     )
     saturation_energy: Rate = Field(
         0.005, description="Codes match: energy distance at most this, or what chance allows; a mean 0.09 off gives it."
     )
     saturation_c2st: Annotated[float, Field(gt=0.5, le=1)] = Field(
-        0.55, description="Codes match too: accuracy of a fresh classifier at most this; 4 sd of chance."
+        0.55, description="Codes match too: accuracy of a fresh classifier at most this; 3 sd of chance."
     )
     saturation_winning: Annotated[float, Field(gt=0.5, le=1)] = Field(
         0.8, description="The discriminator is winning: accuracy above this; the encoder hardly learns from it then."
