@@ -183,6 +183,24 @@ def test_a_detector_goes_on_from_its_state_as_if_nothing_had_been() -> None:
     assert whole.verdict == "saturated"
 
 
+def test_the_first_step_of_the_verdict_is_kept() -> None:
+    """Whatever becomes of it later; what a checkpoint of an earlier version does not tell is not made up."""
+    detector = Detector(SETTINGS)
+    for window in range(windows_needed(SETTINGS) + 5):
+        detector.read(replace(AT_REST, step=100 * window))
+    first = 100 * (windows_needed(SETTINGS) - 1)
+    assert detector.saturated_at_step == first
+    detector.read(replace(AT_REST, step=9000, energy_distance=1.0, c2st_accuracy=0.9))
+    resumed, older = Detector(SETTINGS), Detector(SETTINGS)
+    resumed.load_state_dict(detector.state_dict())
+    assert resumed.saturated_at_step == first
+    for window in range(5):
+        detector.read(replace(AT_REST, step=10000 + window))
+    older.load_state_dict({k: v for k, v in detector.state_dict().items() if k != "saturated_at_step"})
+    older.read(replace(AT_REST, step=11000))
+    assert (detector.saturated_at_step, older.saturated_at_step) == (first, None)
+
+
 @pytest.mark.campaign
 def test_made_up_traces_are_judged_in_time_and_never_wrongly(size: int) -> None:
     """Of traces that come to rest 99 % are found within five windows, none before; of those that never do, none is.

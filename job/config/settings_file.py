@@ -3,17 +3,19 @@
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from job.config.allocation import Allocation
 from job.config.settings import Settings
-from job.config.sources import Configuration
 from job.errors import UsageError
 from job.machine import source_digest, versions
 from job.rundir.directory import RunDir
 from job.rundir.small_file import DamagedError, read_json
+
+if TYPE_CHECKING:  # who only reads the file waits for no parser of variables
+    from job.config.sources import Configuration
 
 FORMAT = 1
 
@@ -32,7 +34,7 @@ class Record(BaseModel):
     source_digest: str | None = None
 
     @classmethod
-    def of(cls, configuration: Configuration) -> "Record":
+    def of(cls, configuration: "Configuration") -> "Record":
         """The record of a new run."""
         settings = configuration.settings
         # Both must not change with a later version's defaults.

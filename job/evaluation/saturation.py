@@ -56,11 +56,16 @@ class Judgement:
 
 
 class Detector:
-    """Takes one reading a window; `judgement` is None before the first."""
+    """Takes one reading a window; `judgement` is None before the first.
+
+    `saturated_at_step` is the first window's end that made the verdict `saturated`, None if none has, or where that was before
+    an earlier version's checkpoint, which does not tell.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.readings: list[Reading] = []
         self.judgement: Judgement | None = None
+        self.saturated_at_step: int | None = None
         self._settings = settings
 
     @property
@@ -77,7 +82,9 @@ class Detector:
     def read(self, reading: Reading) -> Judgement:
         """Take the reading of the next window."""
         self.readings = [*self.readings, reading][-windows_needed(self._settings) :]
-        self.judgement = judge(self.readings, self._settings)
+        previous, self.judgement = self.verdict, judge(self.readings, self._settings)
+        if self.verdict == "saturated" and previous != "saturated" and self.saturated_at_step is None:
+            self.saturated_at_step = reading.step
         return self.judgement
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,12 +92,14 @@ class Detector:
         return {
             "readings": [asdict(reading) for reading in self.readings],
             "judgement": asdict(self.judgement) if self.judgement is not None else None,
+            "saturated_at_step": self.saturated_at_step,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.readings = [Reading(**values) for values in state["readings"]]
         self.judgement = Judgement(**state["judgement"]) if state["judgement"] is not None else None
+        self.saturated_at_step = state.get("saturated_at_step")
 
 
 def windows_needed(settings: Settings) -> int:

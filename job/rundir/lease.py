@@ -24,8 +24,8 @@ class Lease:
         self.claim = claim
         self.before = read_status(run_dir)
         self.previous = read_segment(run_dir, claim.number - 1)
-        owner = claim.segment.owner
-        status = Status.after(self.before, "running", total_steps, segment=claim.number, **owner.told())
+        known = {"segment": claim.number, **({"steps_lost": 0} if claim.number == 1 else {})}
+        status = Status.after(self.before, "running", total_steps, **known, **claim.segment.owner.told())
         self.heartbeat = Heartbeat(run_dir, status)
         self._run_dir = run_dir
 
@@ -66,6 +66,13 @@ class Lease:
         if self.heartbeat.status.checkpoint_step != saved_step:
             with contextlib.suppress(OSError):
                 self.heartbeat.write()
+
+    def count_lost(self, num_steps: int) -> None:
+        """Have status.json tell from now on of more steps that are done again; raises TakenOverError."""
+        known = self.heartbeat.status.steps_lost
+        if num_steps > 0 and known is not None:
+            with contextlib.suppress(OSError):  # the next heartbeat writes it
+                self.heartbeat.write(steps_lost=known + num_steps)
 
     def is_cancelled(self, *, look_anew: bool) -> bool:
         """Whether a cancel mark is there: as the last heartbeat saw it, or as it is now."""

@@ -25,11 +25,12 @@ class Status(BaseModel):
     """The content of status.json.
 
     `reason` is one word for programs, `verdict` a sentence for people, while training about saturation, then about the end;
-    `saturation` is that verdict in one word, null before training; `step` and `checkpoint_step` count optimiser steps, done and
-    saved, of `total_steps`, 0 when unknown; `eta_s` is in seconds, null when unknown;
-    `progress_at` is when a heartbeat first saw the step; the job is not to be
-    started on `avoided_nodes` again. `peak_memory_bytes` is the most main memory that the process has held; `crash` tells the
-    story of the error that ended the last segment, null if none did.
+    `saturation` is that verdict in one word, null before training, and `saturated_at_step` the step that first made it
+    `saturated`, null if none has; `step` and `checkpoint_step` count optimiser steps, done and saved, of `total_steps`, 0 when
+    unknown; `steps_lost` are those that all resumes together are known to have done again, null of a run that an earlier
+    version began; `eta_s` is in seconds, null when unknown; `progress_at` is when a heartbeat first saw the step; the job is
+    not to be started on `avoided_nodes` again. `peak_memory_bytes` is the most main memory that the process has held; `crash`
+    tells the story of the error that ended the last segment, null if none did.
     """
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -37,12 +38,14 @@ class Status(BaseModel):
     state: State
     reason: str | None = None
     saturation: Verdict | None = None
+    saturated_at_step: int | None = Field(None, ge=0)
     verdict: str | None = None
     exit_code: int | None = None
     step: int = Field(0, ge=0)
     checkpoint_step: int | None = Field(None, ge=0)
     total_steps: int = Field(ge=0)
     segment: int = Field(0, ge=0)
+    steps_lost: int | None = Field(None, ge=0)
     cluster: str | None = None
     job_id: str | None = None
     host: str | None = None
@@ -64,12 +67,9 @@ class Status(BaseModel):
 
     @classmethod
     def after(cls, before: "Status | None", state: State, total_steps: int, **changes: Any) -> "Status":
-        """A new status that keeps the steps done and saved, and the segment, of the one before."""
-        kept = (
-            before.model_dump(include={"step", "checkpoint_step", "segment", "avoided_nodes", "cluster"})
-            if before is not None
-            else {}
-        )
+        """A new status that keeps of the one before the steps done, saved and lost, that of saturation, and the segment."""
+        names = {"step", "checkpoint_step", "steps_lost", "saturated_at_step", "segment", "avoided_nodes", "cluster"}
+        kept = before.model_dump(include=names) if before is not None else {}
         return cls(state=state, total_steps=total_steps, **{**kept, **changes})
 
 

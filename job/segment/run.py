@@ -125,6 +125,7 @@ class Run:
         self._close_trainer = self.trainer.close
         state, bad = load_newest(self.run_dir, known_step(lease), self._tell)
         past = self._patiently(lambda: look_back(self.run_dir, lease, state))
+        lease.count_lost(past.steps_lost)
         if state is not None:
             self._write_carried(state["pending"])
             self.trainer.restore(state)

@@ -102,6 +102,7 @@ class Trainer:
             "checkpoint_step": self.saver.saved_step,
             "eta_s": self.clock.eta_s(step, self.settings.total_steps),
             "saturation": detector.verdict,
+            "saturated_at_step": detector.saturated_at_step,
             "verdict": detector.words,
         }
 

@@ -18,6 +18,11 @@ COMMANDS = {
         looks=True,
     ),
     "log": Command("slurm.login.log", "the event log as one clean stream, superseded records left out", looks=True),
+    "compare": Command(
+        "slurm.login.compare",
+        "one table over runs: settings that differ, seeds together, verdicts, figures",
+        looks=True,
+    ),
     "cancel": Command(
         "slurm.login.cancel", "stops a run for good, until it is submitted or started again; it stays resumable"
     ),
