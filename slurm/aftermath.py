@@ -17,7 +17,9 @@ from job.rundir.cancel import read_mark
 from job.rundir.directory import RunDir
 from job.rundir.patience import at_start, until_there
 from job.rundir.status import Status, now, write_status
+from job.rundir.sweep import printed_by
 from job.segment.crash import Crash, records_before, what_to_change
+from slurm.node.element import element_of
 from slurm.node.postmortem import put_on_record, task_lives
 from slurm.node.restart import plan_restart, restart_unseen
 from slurm.node.start import Start
@@ -30,17 +32,19 @@ _BEGINNING = "Starting with JobEnvironment"  # what submitit prints first at eac
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Called with the run directory and the exit code of srun."""
+    """Called with the run directory, or a sweep's and the number of its array there, and the exit code of srun."""
     install()
     wait_for_no_reader()
-    path, exit_code = sys.argv[1:] if arguments is None else arguments
-    run_dir, start = RunDir(Path(path)), Start.of(os.environ)
+    *where, exit_code = sys.argv[1:] if arguments is None else arguments
+    start = Start.of(os.environ)
     assert start is not None, "the batch script of a job calls this"
     # Without an answer nobody knows whether the job was cancelled, which a requeue would undo
     job = show_job(start.job_id, REQUEUE_FOR_S)
     if job is not None and job.get("JobState") not in GOES_ON:
         return  # Slurm is ending the job, and knows whether to start it again
+    run_dir = None
     try:
+        run_dir = RunDir(Path(*where)) if len(where) == 1 else element_of(where[0], int(where[1]), os.environ)
         until_there(run_dir)
         mark = at_start(lambda: read_mark(run_dir), run_dir)
         if mark is not None and mark.names(start.owner):
@@ -53,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"aae-slurm: job {start.job_id} is not started again: {refusal}", file=sys.stderr, flush=True)
         return
     except AaeError as error:
-        if not task_lives(run_dir, start):
+        if run_dir is None or not task_lives(run_dir, start):
             print(f"aae-slurm: job {start.job_id} is not started again: {error}", file=sys.stderr, flush=True)
             return
         told = None  # it has claimed the run only now
@@ -87,7 +91,7 @@ def _amended(status: Status, words: str, **changes: Any) -> Status:
 
 
 def _killed(run_dir: RunDir, start: Start, status: Status, exit_code: int) -> Crash:
-    printed = run_dir.slurm / f"{start.job_id}_0_log.out"
+    printed = printed_by(run_dir, start.job_id)
     said = printed.read_text(errors="replace")[-65536:].rpartition(_BEGINNING)[2] if printed.exists() else ""
     killer = next((number.name for number in signal.Signals if number == exit_code - 128), None)
     ended = f"was killed by {killer}" if killer else f"ended with exit code {exit_code} and without a word"

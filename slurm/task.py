@@ -1,7 +1,13 @@
-"""What submitit pickles: one path. It is unpickled on the node before anything heavy is loaded."""
+"""What submitit pickles: which run to train, in a path and at most a number. Unpickled before anything heavy is loaded."""
 
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from job.rundir.directory import RunDir
 
 
 class Task:
@@ -17,6 +23,26 @@ class Task:
 
         install()
         wait_for_no_reader()
-        code = run_submitted(self.run_dir, os.environ)
+        code = run_submitted(self.find(), os.environ)
         if code != 0:
             sys.exit(code)
+
+    def find(self) -> "Callable[[], RunDir]":
+        """What tells the run's directory."""
+        from job.rundir.directory import RunDir
+
+        return lambda: RunDir(Path(self.run_dir))
+
+
+class ElementTask(Task):
+    """The job of each element of an array: sweep.json says which run it is, by the array's number there and the task's."""
+
+    def __init__(self, sweep: str, number: int) -> None:
+        self.sweep = sweep
+        self.number = number
+
+    def find(self) -> "Callable[[], RunDir]":
+        """What tells the run's directory, as `element_of`."""
+        from slurm.node.element import element_of
+
+        return lambda: element_of(self.sweep, self.number, os.environ)

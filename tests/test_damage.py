@@ -17,7 +17,7 @@ from job.rundir.directory import RunDir
 from job.rundir.status import DAMAGED, Status, read_status, write_status
 from slurm import aftermath
 from slurm.login import collect
-from slurm.login.cancel import cancel_run
+from slurm.login.cancel import cancel_runs
 from slurm.login.log import print_log
 from slurm.login.states import show
 from slurm.node import restart as restarting
@@ -88,7 +88,7 @@ def test_a_damaged_status_blinds_nobody(content: bytes, tmp_path: Path, capsys: 
     shown = show(run_dir, [])
     assert shown is not None
     assert shown.needs_person
-    assert cancel_run(run_dir) == 0
+    assert cancel_runs([run_dir]) == 0
     assert "cancelled at step 40" in capsys.readouterr().out
     mended = read_status(run_dir)
     assert mended is not None

@@ -154,7 +154,7 @@ def test_a_job_that_cannot_get_at_its_run_is_started_elsewhere(
     away = RunDir(run_dir.path / "mount" / "run")
     start = Start("5", restart_count=2, local=False, number="5", node="n1")
     with AllocationStop() as stop:
-        assert segments.run_segment(away, lambda: segments._plan_submitted(away), stop, start) == 1
+        assert segments.run_segment(lambda: segments._plan_submitted(away), stop, start) == 1
     assert slurm_says["asked"] == [("requeue", "5"), ("exclude_nodes", "5", "n1"), ("comment_on", "5", "aae:unseen:2")]
     assert "could not be read or written" in capsys.readouterr().out
     assert not away.path.parent.exists()

@@ -1,6 +1,8 @@
 """A flag for each setting, named after its variable."""
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,10 +26,21 @@ def _is_switch(annotation: Any) -> bool:
     return annotation is bool or any(isinstance(value, bool) for value in get_args(annotation))
 
 
-def read_configuration_from(
-    parser: argparse.ArgumentParser, arguments: list[str]
-) -> tuple[argparse.Namespace, Configuration]:
-    """A command's own options, and its configuration; an unknown flag is one more mistake in its SettingsError."""
+@dataclass(frozen=True)
+class Flags:
+    """A command's own options, the settings given as flags, in texts, and what is wrong with the names of others."""
+
+    options: argparse.Namespace
+    values: dict[str, str]
+    mistakes: list[str]
+
+    def read_configuration(self, changes: Mapping[str, str] | None = None) -> Configuration:
+        """The configuration, with further flags; raises SettingsError with every mistake."""
+        return read_configuration(self.values | dict(changes or {}), self.options.env_file, mistakes=self.mistakes)
+
+
+def read_flags(parser: argparse.ArgumentParser, arguments: list[str]) -> Flags:
+    """The flags of a command line; an unknown one is a mistake of the configuration's. Raises UsageError on other words."""
     options, unknown = parser.parse_known_args(arguments)
     values = {name: vars(options)[name] for name in FIELDS if name in options}
     words = [word for word in unknown if not word.startswith("--")]
@@ -35,5 +48,12 @@ def read_configuration_from(
         raise UsageError(f"{' '.join(words)!r} is neither a command nor a flag; see {parser.prog} --help")
     known = [flag(name) for name in FIELDS]
     names = [word.partition("=")[0] for word in unknown if word.startswith("--")]
-    mistakes = [f"{name} is not a flag; did you mean {nearest(name, known)}?" for name in names]
-    return options, read_configuration(values, options.env_file, mistakes=mistakes)
+    return Flags(options, values, [f"{name} is not a flag; did you mean {nearest(name, known)}?" for name in names])
+
+
+def read_configuration_from(
+    parser: argparse.ArgumentParser, arguments: list[str]
+) -> tuple[argparse.Namespace, Configuration]:
+    """A command's own options, and its configuration; an unknown flag is one more mistake in its SettingsError."""
+    flags = read_flags(parser, arguments)
+    return flags.options, flags.read_configuration()

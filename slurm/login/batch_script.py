@@ -1,18 +1,21 @@
-"""The batch script of a run, and its way to Slurm through submitit; the pickle carries one path."""
+"""The batch script of a run or of an array of them, and its way to Slurm through submitit; the pickle carries one path."""
 
 import os
 import re
 import shlex
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 from submitit.core.utils import DelayedSubmission, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from job.config.allocation import Allocation
 from job.rundir.directory import RunDir
+from job.rundir.sweep import Array, SweepDir
 from job.segment.memory import raised_memory_mb
 from slurm.scheduler.ask import clean_environment
-from slurm.task import Task
+from slurm.task import ElementTask, Task
 
 # Runs first on the node. SIGUSR2, which would kill a process without a handler, waits from here on until the task can
 # serve it; `env --block-signal` would do as well, but needs coreutils 8.31. -P keeps the working directory, where a user's
@@ -58,34 +61,91 @@ class _Executor(SlurmExecutor):
         return str((said or bare)[-1])
 
 
-def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
-    """The executor that submits a run; raises nothing, writes nothing."""
-    folder = run_dir.slurm
-    executor = _Executor(folder=folder, max_num_timeout=UNLIMITED, python=PYTHON)
-    quoted = shlex.quote(str(folder))
-    job = f'{quoted}/"$SLURM_JOB_ID"'
+@dataclass(frozen=True)
+class Order:
+    """What Slurm is asked for: one run's job, or an array of them.
+
+    `folder` takes submitit's files; `task` is written there as `pickle` before sbatch is asked, and `where` tells the aftermath
+    which run, or which array of a sweep, it comes after. `memory_mb` stands in for AAE_SLURM_MEM, `count` is the array's
+    length, `parallel` how many of it may run at once, and `after` are arrays that are to end first.
+    """
+
+    name: str
+    folder: Path
+    task: Task
+    pickle: str
+    where: tuple[str, ...]
+    memory_mb: int | None
+    count: int | None = None
+    parallel: int | None = None
+    after: tuple[str, ...] = ()
+
+    @classmethod
+    def of_run(cls, run_dir: RunDir, allocation: Allocation) -> "Order":
+        """One run's job."""
+        path = str(run_dir.path)
+        memory_mb = raised_memory_mb(run_dir, allocation)
+        return cls(run_dir.path.name, run_dir.slurm, Task(path), TASK, (path,), memory_mb)
+
+    @classmethod
+    def of_array(
+        cls,
+        sweep_dir: SweepDir,
+        array: Array,
+        run_dirs: list[RunDir],
+        allocation: Allocation,
+        after: tuple[str, ...] = (),
+    ) -> "Order":
+        """An array of a sweep's, with as much memory as the run needs that needs most."""
+        path = str(sweep_dir.path)
+        return cls(
+            sweep_dir.path.name,
+            sweep_dir.slurm,
+            ElementTask(path, array.number),
+            f"task-{array.number}.pkl",
+            (path, str(array.number)),
+            max(filter(None, (raised_memory_mb(run_dir, allocation) for run_dir in run_dirs)), default=None),
+            len(array.indices),
+            array.parallel,
+            after,
+        )
+
+    @property
+    def job(self) -> str:
+        """What a job calls itself in the shell of its script, as submitit does in the names of its files."""
+        return '"$SLURM_JOB_ID"' if self.count is None else '"$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"'
+
+
+def _executor_for(order: Order, allocation: Allocation) -> SlurmExecutor:
+    executor = _Executor(folder=order.folder, max_num_timeout=UNLIMITED, python=PYTHON)
+    quoted = shlex.quote(str(order.folder))
+    job = f"{quoted}/{order.job}"
     before = [
         # What a killed start of this job left behind would end the next one or be taken for its result.
         f"rm -f {job}_*_result.pkl {job}_*.save_tmp",
-        # submitit names the task after the job once sbatch has answered; an answer that is lost leaves it without.
-        f"[ -e {job}_submitted.pkl ] || cp {quoted}/{TASK} {job}_submitted.pkl",
+        # submitit names the task after the job once sbatch has answered; an answer that is lost leaves it without, and the
+        # elements of an array are never given one.
+        f"[ -e {job}_submitted.pkl ] || cp {quoted}/{order.pickle} {job}_submitted.pkl",
     ]
     after = [
         "code=$?",
         "trap '' TERM",  # a requeue ends the script, which has still to say where the job is not to be started
-        f'{shlex.quote(sys.executable)} -P -m slurm.aftermath {shlex.quote(str(run_dir.path))} "$code"',
+        f'{shlex.quote(sys.executable)} -P -m slurm.aftermath {shlex.join(order.where)} "$code"',
         'exit "$code"',
     ]
-    raised_mb = raised_memory_mb(run_dir, allocation)
+    extra = {name.replace("_", "-"): value for name, value in allocation.extra.items() if value is not False}
+    if order.after:
+        waits = f"afterany:{':'.join(order.after)}"
+        extra["dependency"] = f"{extra['dependency']},{waits}" if extra.get("dependency") else waits
     executor.update_parameters(
-        job_name=run_dir.path.name,
+        job_name=order.name,
         partition=allocation.partition,
         account=allocation.account,
         qos=allocation.qos,
         time=allocation.time_min,
         gpus_per_node=None if allocation.gpus == "0" else allocation.gpus,
         cpus_per_task=allocation.cpus_per_task,
-        mem=f"{raised_mb}M" if raised_mb is not None else allocation.mem,
+        mem=f"{order.memory_mb}M" if order.memory_mb is not None else allocation.mem,
         constraint=allocation.constraint,
         exclude=allocation.exclude,
         signal_delay_s=allocation.signal_delay_s,
@@ -97,11 +157,10 @@ def slurm_executor(run_dir: RunDir, allocation: Allocation) -> SlurmExecutor:
         # On a whole or hyper-threaded node srun would start a copy for each of its CPUs' worth; and since 22.05 it does not take
         # the number of CPUs over from sbatch.
         srun_args=["--export=ALL", "--ntasks=1", "--nodes=1", *_srun_options(allocation)],
-        additional_parameters={
-            "requeue": True,
-            **{name.replace("_", "-"): value for name, value in allocation.extra.items() if value is not False},
-        },
+        additional_parameters={"requeue": True, **extra},
     )
+    if order.count is not None:
+        executor.parameters |= {"map_count": order.count, "array_parallelism": order.parallel or order.count}
     return executor
 
 
@@ -113,21 +172,24 @@ def _srun_options(allocation: Allocation) -> list[str]:
     ]
 
 
-def script_text(run_dir: RunDir, allocation: Allocation) -> str:
+def script_text(order: Order, allocation: Allocation) -> str:
     """The batch script that `submit_to_slurm` sends, byte for byte."""
-    executor = slurm_executor(run_dir, allocation)
+    executor = _executor_for(order, allocation)
     return executor._make_submission_file_text(executor._submitit_command_str, "")
 
 
-def submit_to_slurm(run_dir: RunDir, allocation: Allocation) -> str:
-    """Submit a run and return the job id; raises submitit's FailedJobError with sbatch's words, or OSError without sbatch."""
+def submit_to_slurm(order: Order, allocation: Allocation) -> str:
+    """Submit a job or an array; returns its id.
+
+    Raises submitit's FailedJobError with sbatch's words, or OSError without sbatch.
+    """
     scrub_environment()
     if allocation.cluster is not None:
         os.environ["SLURM_CLUSTERS"] = allocation.cluster
-    task = DelayedSubmission(Task(str(run_dir.path)))
+    task = DelayedSubmission(order.task)
     task.set_timeout(allocation.time_min, UNLIMITED)
-    task.dump(run_dir.slurm / TASK)
-    return str(slurm_executor(run_dir, allocation).submit(Task(str(run_dir.path))).job_id)
+    task.dump(order.folder / order.pickle)
+    return str(_executor_for(order, allocation).submit(order.task).job_id)
 
 
 def scrub_environment() -> None:

@@ -5,9 +5,10 @@ import os
 import signal
 import time
 
-from job.commandline import Parser, add_run
+from job.commandline import Parser
 from job.rundir.cancel import CancelMark
 from job.rundir.directory import RunDir
+from job.rundir.find import find_runs
 from job.rundir.status import now, read_status, write_status
 from slurm.login.clusters import Queues
 from slurm.login.holder import Life, live_jobs_of, process_of
@@ -25,58 +26,105 @@ def run(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(
         "aae-slurm cancel",
-        "Stops a run: it saves and ends, and is not started again by itself. Only what is surely this run's is ended.\n"
+        "Stops a run, or all of a sweep: it saves and ends, and is not started again by itself. Only what is surely this run's\n"
+        "is ended.\n"
         "Exit code 0: it has ended, or there was nothing to cancel; 1: it has not, or nobody can say so; 2: no such run.",
         "aae-slurm cancel RUN",
     )
-    add_run(parser)
-    return cancel_run(parser.parse_args(arguments).run)
+    parser.add_argument(
+        "run", type=find_runs, metavar="RUN", help="a run's path, its name under AAE_RUNS_DIR, or a sweep's"
+    )
+    return cancel_runs(parser.parse_args(arguments).run.runs)
 
 
-def cancel_run(run_dir: RunDir) -> int:
-    """Cancel a run; returns the exit code: 0 it has ended, 1 it has not, or that cannot be said."""
-    name = run_dir.path.name
-    jobs = _live_jobs(run_dir)
-    status = read_status(run_dir)
-    controller = local_controller(run_dir)
-    over = status is None or status.state in ("finished", "cancelled")
-    if over and not jobs and controller is None:
-        if jobs is None:
-            print(f"{name}: squeue gives no answer, so nobody can say whether a job of it waits; try again")
-            return 1
-        print(f"{name} is {status.state if status else 'not started'} already: nothing to cancel")
-        return 0
-    owner, life = process_of(run_dir)
-    ids = [job.job_id for job in jobs or []]
-    if not ids:
-        ids = [f"local-{controller}"] if controller is not None else [owner.job_id] if owner and owner.job_id else []
-    CancelMark(
-        job_id=next(iter(ids), None),
-        others=ids[1:],
-        host=owner.host if owner else None,
-        pid=owner.pid if owner else None,
-        time=now(),
-    ).leave(run_dir)
-    refusal = None
-    if jobs:
-        refusal = end_jobs(jobs)
-    elif owner is not None and life is Life.ALIVE:
-        _ask_to_end(owner.pid)
-    elif controller is not None:
-        _ask_to_end(controller)  # it hands it on to the process, which has not claimed the run yet
-    why = _wait_for_end(run_dir, controller)
+def cancel_runs(run_dirs: list[RunDir]) -> int:
+    """Cancel runs, all at once; returns the exit code: 0 they have ended, 1 one has not, or that cannot be said."""
+    queues = Queues(QUEUE_TIMEOUT_S)
+    cancels = [_Cancel(run_dir, _live_jobs(run_dir, queues)) for run_dir in run_dirs]
+    told = [cancel for cancel in cancels if cancel.is_to_end()]
+    refusal = end_jobs([job for cancel in told for job in cancel.jobs or []])
+    for cancel in told:
+        cancel.ask_process_to_end()
+    deadline, waiting = time.monotonic() + WAIT_S, told
+    while True:
+        queues = Queues(QUEUE_TIMEOUT_S)
+        waiting = [cancel for cancel in waiting if cancel.why_not_ended(queues) is not None]
+        if not waiting or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
     if refusal is not None:
-        print(f"{name}: scancel failed: {refusal}")
-    if why is not None:
-        print(f"{name}: the mark is left, at which a running process ends by itself, but {why}")
-        return 1
-    print(f"{name}: {_settle(run_dir)}; it stays resumable: submit it again to go on")
-    return 0 if refusal is None else 1
+        print(f"scancel failed: {refusal}")
+    for cancel in told:
+        cancel.report(cancel.why_not_ended(queues) if cancel in waiting else None)
+    return 1 if waiting or refusal is not None or any(cancel.is_unknown for cancel in cancels) else 0
 
 
-def _live_jobs(run_dir: RunDir) -> list[Job] | None:
+class _Cancel:
+    """The end of one run: of its `jobs`, None if the scheduler does not say which there are, or of its process."""
+
+    def __init__(self, run_dir: RunDir, jobs: list[Job] | None) -> None:
+        self.jobs = jobs
+        self.is_unknown = False
+        self._run_dir = run_dir
+        self._controller = local_controller(run_dir)
+        self._owner, self._life = process_of(run_dir)
+
+    def is_to_end(self) -> bool:
+        """Leave the mark if there is something to cancel; else say so."""
+        status, name = read_status(self._run_dir), self._run_dir.path.name
+        if (status is None or status.state in ("finished", "cancelled")) and not self.jobs and self._controller is None:
+            self.is_unknown = self.jobs is None
+            if self.is_unknown:
+                print(f"{name}: squeue gives no answer, so nobody can say whether a job of it waits; try again")
+            else:
+                print(f"{name} is {status.state if status else 'not started'} already: nothing to cancel")
+            return False
+        owner, ids = self._owner, [job.job_id for job in self.jobs or []]
+        if not ids:
+            local = [f"local-{self._controller}"] if self._controller is not None else []
+            ids = local or ([owner.job_id] if owner and owner.job_id else [])
+        CancelMark(
+            job_id=next(iter(ids), None),
+            others=ids[1:],
+            host=owner.host if owner else None,
+            pid=owner.pid if owner else None,
+            time=now(),
+        ).leave(self._run_dir)
+        return True
+
+    def ask_process_to_end(self) -> None:
+        """What no scheduler ends is asked itself."""
+        if self.jobs:
+            return
+        if self._owner is not None and self._life is Life.ALIVE:
+            _ask_to_end(self._owner.pid)
+        elif self._controller is not None:
+            _ask_to_end(self._controller)  # it hands it on to the process, which has not claimed the run yet
+
+    def why_not_ended(self, queues: Queues) -> str | None:
+        """Why it cannot be said that nothing of the run is left; None if it can."""
+        jobs = _live_jobs(self._run_dir, queues)
+        if jobs is None:
+            return "squeue gives no answer, so nobody can say whether its job has ended"
+        if jobs:
+            return f"job {', '.join(job.job_id for job in jobs)} has not ended within {WAIT_S:.0f} s"
+        controller = self._controller
+        if (controller is not None and local_controller(self._run_dir) == controller) or _trains(self._run_dir):
+            return f"its process has not ended within {WAIT_S:.0f} s"
+        return None
+
+    def report(self, why_not: str | None) -> None:
+        """Say how it went."""
+        name = self._run_dir.path.name
+        if why_not is not None:
+            print(f"{name}: the mark is left, at which a running process ends by itself, but {why_not}")
+        else:
+            print(f"{name}: {_settle(self._run_dir)}; it stays resumable: submit it again to go on")
+
+
+def _live_jobs(run_dir: RunDir, queues: Queues) -> list[Job] | None:
     """The run's jobs that run or wait; None if there may be some and the scheduler does not answer."""
-    jobs = Queues(QUEUE_TIMEOUT_S).of_run(run_dir)
+    jobs = queues.of_run(run_dir)
     if jobs is not None:
         return live_jobs_of(run_dir, jobs)
     owner, _ = process_of(run_dir)
@@ -87,24 +135,6 @@ def _live_jobs(run_dir: RunDir) -> list[Job] | None:
 def _ask_to_end(process: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGTERM)
-
-
-def _wait_for_end(run_dir: RunDir, controller: int | None) -> str | None:
-    """Wait until nothing of the run is left; returns why that cannot be said after a minute."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        jobs = _live_jobs(run_dir)
-        if jobs is None:
-            why = "squeue gives no answer, so nobody can say whether its job has ended"
-        elif jobs:
-            why = f"job {', '.join(job.job_id for job in jobs)} has not ended within {WAIT_S:.0f} s"
-        elif (controller is not None and local_controller(run_dir) == controller) or _trains(run_dir):
-            why = f"its process has not ended within {WAIT_S:.0f} s"
-        else:
-            return None
-        if time.monotonic() > deadline:
-            return why
-        time.sleep(0.5)
 
 
 def _trains(run_dir: RunDir) -> bool:

@@ -14,7 +14,7 @@ from job.commandline import Parser
 from job.log.events import EVALUATION_KEYS, EVENTS
 from job.log.reader import Damage, merged_records
 from job.rundir.directory import RunDir
-from job.rundir.find import find_run
+from job.rundir.find import find_runs
 from job.rundir.small_file import exists, names_in
 from job.rundir.status import now, read_status
 
@@ -29,11 +29,14 @@ def run(arguments: list[str]) -> int:
         "Exit code 0: all of it; 1: something could not be copied, which is told; 2: no such run.",
         "aae-slurm collect digits-2d-seed0-44136fa3 results",
     )
-    parser.add_argument("runs", nargs="+", type=find_run, metavar="RUN", help="paths or names under AAE_RUNS_DIR")
+    parser.add_argument(
+        "runs", nargs="+", type=find_runs, metavar="RUN", help="paths or names of runs, or names of sweeps"
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to copy to; made if it is not there")
     options = parser.parse_args(arguments)
     missed = False
-    for run_dir in options.runs:
+    run_dirs = {run_dir.path: run_dir for found in options.runs for run_dir in found.runs}
+    for run_dir in run_dirs.values():
         line, problems = collect_run(run_dir, options.out)
         print(line)
         for problem in problems:

@@ -1,5 +1,6 @@
 """Who has a run: the jobs that are surely its own, and whether its process lives, is gone, or cannot be known to be either."""
 
+import os
 from enum import Enum
 
 from job.rundir.claim import newest_claim, read_segment
@@ -17,10 +18,14 @@ class Life(Enum):
 
 
 def jobs_of(run_dir: RunDir, jobs: list[Job]) -> list[Job]:
-    """The jobs that are a run's own: by their script, which lies in its directory, or by its newest claim; never by a number."""
+    """The jobs that are a run's own: by where their script lies and, of a sweep's, its sweep.json; or by the run's newest claim.
+
+    Never by a number.
+    """
     segment = read_segment(run_dir, newest_claim(run_dir))
     owner = segment.owner if segment is not None and segment.cause != "elsewhere" else None
-    return [job for job in jobs if job.is_of_run(run_dir.path) or (owner is not None and job.is_of(owner))]
+    path = os.path.realpath(run_dir.path)
+    return [job for job in jobs if job.run == path or (owner is not None and job.is_of(owner))]
 
 
 def live_jobs_of(run_dir: RunDir, jobs: list[Job]) -> list[Job]:

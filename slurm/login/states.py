@@ -11,6 +11,7 @@ from typing import Any
 from job.rundir.directory import RunDir
 from job.rundir.small_file import names_in
 from job.rundir.status import Status, read_status
+from job.rundir.sweep import Sweeps, printed_by
 from slurm.login.holder import Life, jobs_of, live_jobs_of, process_of
 from slurm.login.unbegun import death_before_beginning, newest_job_id
 from slurm.scheduler.queue import Job
@@ -32,11 +33,18 @@ class Shown:
     pending_reason: str | None = None
     next: str | None = None
 
+    @property
+    def sweep(self) -> str | None:
+        """The name of the sweep that it is an element of, that which was submitted last of several; None if of none."""
+        found = Sweeps(self.run_dir.path.parent).of(self.run_dir.path.name)
+        return found[-1][1].name if found else None
+
     def as_json(self) -> dict[str, Any]:
         """Every key of status.json, and what readers add."""
         return {
             "run": self.run_dir.path.name,
             "run_dir": str(self.run_dir.path),
+            "sweep": self.sweep,
             **json.loads(self.status.model_dump_json()),
             "state": self.state,
             "job_id": self.job_id,
@@ -137,7 +145,7 @@ def _state(
         if job is not None and job.is_cancelled:
             return "cancelled", ""
         if job is not None or heartbeat_age_s(status) > LOST_AFTER_S or process_of(run_dir)[1] is Life.GONE:
-            printed = run_dir.slurm / f"{job_id}_0_log.out"
+            printed = printed_by(run_dir, job_id)
             where = f" (what it printed: {printed})" if printed.exists() else ""
             return "lost", f"its job has ended without a word: submit again{where}"
         return stored, "its job is not in the queue"

@@ -1,5 +1,6 @@
 """`aae-slurm submit`: checks, writes the run directory, and sends the run to Slurm."""
 
+import argparse
 import json
 import shlex
 import sys
@@ -7,13 +8,18 @@ from typing import Any
 
 from job.commandline import Parser
 from job.config.allocation import Allocation
-from job.config.flags import add_settings, read_configuration_from
+from job.config.flags import add_settings, read_flags
+from job.config.sources import Configuration
+from job.errors import UsageError
 from job.output import as_it_stands
 from job.rundir.directory import RunDir
+from job.rundir.small_file import exists
 from job.rundir.status import read_status
+from job.rundir.sweep import SweepDir
 from job.segment.plan import plan_start
-from slurm.login.batch_script import ignored_options, script_text
+from slurm.login.batch_script import Order, ignored_options, script_text
 from slurm.login.submit_once import submit_once
+from slurm.login.sweep.command import run_sweep
 from slurm.login.unbegun import death_before_beginning, newest_job_id, script_of
 
 
@@ -36,13 +42,36 @@ def run(arguments: list[str]) -> int:
         action="store_true",
         help="print one JSON object: run, run_dir, cluster, state, job_id, is_new, next; or script",
     )
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        metavar="FIELD=V,V",
+        help="an axis of a sweep: one run for each value, such as latent_dim=2,8 or seed=0..4; several axes: for each of their "
+        "combinations; FIELD,FIELD=V:V,V:V: for values that go together",
+    )
+    parser.add_argument(
+        "--parallel",
+        type=_parallel,
+        metavar="N",
+        help="how many runs of a sweep may train at once; 0: no limit of its own",
+    )
     add_settings(parser)
-    options, configuration = read_configuration_from(parser, arguments)
+    flags = read_flags(parser, arguments)
+    if flags.options.sweep:
+        return run_sweep(flags)
+    if flags.options.parallel is not None:
+        raise UsageError("--parallel is for a sweep: it says how many of its runs may train at once; add --sweep")
+    options, configuration = flags.options, flags.read_configuration()
+    return _run_one(options, configuration)
+
+
+def _run_one(options: argparse.Namespace, configuration: Configuration) -> int:
     plan = plan_start(configuration)
     run_dir = plan.run_dir
+    _refuse_name_of_sweep(run_dir)
     told: dict[str, Any] = {"run": run_dir.path.name, "run_dir": str(run_dir.path)}
     if options.dry_run:
-        script = script_text(run_dir, configuration.allocation)
+        script = script_text(Order.of_run(run_dir, configuration.allocation), configuration.allocation)
         as_it_stands().write(json.dumps({**told, "script": script}, indent=1) + "\n" if options.json else script)
         return 0
     told |= {"cluster": configuration.allocation.cluster}
@@ -74,13 +103,32 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _parallel(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 100_000:
+        raise ValueError
+    return number
+
+
+_parallel.__name__ = "number of runs"  # how argparse names it in an error
+
+
 def _quoted(run_dir: RunDir) -> str:
     return shlex.quote(str(run_dir.path))
+
+
+def _refuse_name_of_sweep(run_dir: RunDir) -> None:
+    sweep_dir = SweepDir.named(run_dir.path.parent, run_dir.path.name)
+    if exists(sweep_dir.file) and not exists(run_dir.settings_file):
+        raise UsageError(
+            f"{run_dir.path.name} is the name of a sweep ({sweep_dir.path}): add its --sweep to go on with it, or take another "
+            "AAE_RUN_NAME"
+        )
 
 
 def _death_of_the_same_job(run_dir: RunDir, allocation: Allocation) -> str | None:
     """What is known of the run's last job if that had this very script and died before the run began."""
     job_id = newest_job_id(run_dir)
-    if job_id is None or script_of(run_dir, job_id) != script_text(run_dir, allocation):
+    if job_id is None or script_of(run_dir, job_id) != script_text(Order.of_run(run_dir, allocation), allocation):
         return None
     return death_before_beginning(run_dir, job_id)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from job.rundir.claim import Cause, newest_claim, read_segment
 from job.rundir.directory import RunDir
+from job.rundir.sweep import Sweeps, printed_by
 
 _LINES, _BYTES = 3, 4096
 # Ends after which the job was to be started again.
@@ -14,9 +15,12 @@ _COMES_BACK: frozenset[Cause] = frozenset(
 
 
 def newest_job_id(run_dir: RunDir) -> str | None:
-    """The job that was submitted last for a run, from the names of submitit's files; None if none was."""
-    ids = (path.name.removesuffix("_submission.sh") for path in run_dir.slurm.glob("*_submission.sh"))
-    return max((job_id for job_id in ids if job_id.isdigit()), key=int, default=None)
+    """The job that was submitted last for a run, from the names of submitit's files and its sweeps' records; None if none was."""
+    names = (path.name.removesuffix("_submission.sh") for path in run_dir.slurm.glob("*_submission.sh"))
+    ids = [job_id for job_id in names if job_id.isdigit()]
+    in_sweep = Sweeps(run_dir.path.parent).last_job(run_dir.path.name)
+    ids += [in_sweep] if in_sweep is not None else []
+    return max(ids, key=lambda job_id: int(job_id.partition("_")[0]), default=None)
 
 
 def death_before_beginning(run_dir: RunDir, job_id: str | None) -> str | None:
@@ -30,7 +34,7 @@ def death_before_beginning(run_dir: RunDir, job_id: str | None) -> str | None:
         what = f"job {job_id} was to start again, but has ended before the run went on"
     else:
         return None
-    printed = run_dir.slurm / f"{job_id}_0_log.out"
+    printed = printed_by(run_dir, job_id)
     lines = _last_lines(printed)
     return f"{what}; {printed} ends with: {lines}" if lines else f"{what}; it printed nothing to {printed}"
 

@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
         if warning:
             print(f"aae-slurm: warning: {warning}", file=sys.stderr, flush=True)
         run_dir = RunDir(configuration.settings.run_dir)
-        return run_segment(run_dir, lambda: at_start(lambda: plan_start(configuration), run_dir, print), stop, start)
+        return run_segment(lambda: at_start(lambda: plan_start(configuration), run_dir, print), stop, start)
 
 
 def _refuse_dropped_variables(script: str, configuration: Configuration) -> None:

@@ -5,7 +5,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
@@ -42,18 +41,26 @@ LAST_CALL_S = 20.0  # before the end of the allocation: a step that hangs then h
 _SUBMIT = "submit the run again to go on"
 
 
-def run_submitted(path: str, environment: Mapping[str, str]) -> int:
-    """Run a segment as submitit starts it, from settings.json alone; returns the exit code and tells errors on stderr."""
+def run_submitted(find: Callable[[], RunDir], environment: Mapping[str, str]) -> int:
+    """Run a segment as submitit starts it, from settings.json alone; returns the exit code and tells errors on stderr.
+
+    `find` tells the run directory; it may raise what `at_start` does.
+    """
     with AllocationStop() as stop:
-        run_dir = RunDir(Path(path))
         start = Start.of(environment)
         assert start is not None, "submitit starts this in a job"
+        found: list[RunDir] = []
+
+        def plan() -> Plan:
+            found.append(find())
+            return _plan_submitted(found[-1])
+
         try:
-            return run_segment(run_dir, lambda: _plan_submitted(run_dir), stop, start)
+            return run_segment(plan, stop, start)
         except AaeError as error:
             print(f"aae-slurm: {error}", file=sys.stderr, flush=True)
-            if not isinstance(error, TakenOverError):
-                _put_refusal_on_record(run_dir, start, error)
+            if found and not isinstance(error, TakenOverError):
+                _put_refusal_on_record(found[-1], start, error)
             return error.exit_code
 
 
@@ -68,13 +75,13 @@ def _plan_submitted(run_dir: RunDir) -> Plan:
     return at_start(lambda: plan_recorded(run_dir), run_dir, _say)
 
 
-def run_segment(run_dir: RunDir, plan_of: Callable[[], Plan], stop: AllocationStop, start: Start) -> int:
+def run_segment(plan_of: Callable[[], Plan], stop: AllocationStop, start: Start) -> int:
     """Train until the run is finished or has to leave; returns the exit code. Raises AaeError as `Run` does.
 
     Where the disk gives no answer for a minute the job is started again, on another node if there is one.
     """
     try:
-        return _run_segment(run_dir, plan_of, stop, start)
+        return _run_segment(plan_of, stop, start)
     except (StorageError, OSError) as error:
         if start.local:
             raise
@@ -86,8 +93,9 @@ def run_segment(run_dir: RunDir, plan_of: Callable[[], Plan], stop: AllocationSt
         return StorageError.exit_code
 
 
-def _run_segment(run_dir: RunDir, plan_of: Callable[[], Plan], stop: AllocationStop, start: Start) -> int:
+def _run_segment(plan_of: Callable[[], Plan], stop: AllocationStop, start: Start) -> int:
     plan = plan_of()
+    run_dir = plan.run_dir
     if plan.is_finished:
         _say(f"finished already: {run_dir.path}")
         return EXIT_FINISHED

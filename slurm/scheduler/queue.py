@@ -3,9 +3,10 @@
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 from job.rundir.liveness import Owner
+from job.rundir.sweep import run_of_script
 from slurm.scheduler.ask import ask
 
 SQUEUE_TIMEOUT_S = 2.0
@@ -65,10 +66,10 @@ class Job:
         """Somebody has ended it by scancel."""
         return self.state.startswith("CANCELLED")
 
-    def is_of_run(self, run_dir: Path) -> bool:
-        """Whether it was submitted for a run: its script lies in that run's directory, by whatever path that is reached."""
-        folder, _, script = self.command.rpartition("/slurm/")
-        return bool(script) and os.path.realpath(folder) == os.path.realpath(run_dir)
+    @cached_property
+    def run(self) -> str | None:
+        """The real path of the run directory that it was submitted for, alone or as an element of a sweep; None if for none."""
+        return run_of_script(self.command, self.job_id, self.cluster)
 
     def is_of(self, owner: Owner) -> bool:
         """Whether a process was started in this very job, not in another that bears the same number after a wrap."""
