@@ -77,11 +77,11 @@ MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
 class Cluster:
     """A running two-node Slurm; `environment` reaches it, and nothing of the system's own is touched."""
 
-    def __init__(self, folder: Path, *, user_signal: bool = False, memory: bool = False) -> None:
+    def __init__(self, folder: Path, *, user_signal: bool = False, memory: bool = False, extra: str = "") -> None:
         self.folder = folder
         self.conf = folder / "etc" / "slurm.conf"
         self.environment = {**os.environ, "SLURM_CONF": str(self.conf)}
-        self._extra = "SlurmctldParameters=preempt_send_user_signal" if user_signal else ""
+        self._extra = "SlurmctldParameters=preempt_send_user_signal" if user_signal else extra
         self._cgroups = MEMORY_CGROUPS / folder.name if memory else None
 
     def start(self) -> None:
@@ -309,11 +309,11 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def running_cluster(*, user_signal: bool = False, memory: bool = False) -> Iterator[Cluster]:
-    """A cluster for as long as the block lasts, in a folder that users other than root may enter too."""
+def running_cluster(*, user_signal: bool = False, memory: bool = False, extra: str = "") -> Iterator[Cluster]:
+    """A cluster for as long as the block lasts, in a folder that users other than root may enter too; `extra` is for slurm.conf."""
     with tempfile.TemporaryDirectory(prefix="aae-lab-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
-        cluster = Cluster(Path(name), user_signal=user_signal, memory=memory)
+        cluster = Cluster(Path(name), user_signal=user_signal, memory=memory, extra=extra)
         try:
             cluster.start()
             yield cluster

@@ -216,7 +216,7 @@ class SlurmJob(Job):
 
     def shown(self) -> dict[str, object]:
         """What `aae-slurm status --json` says of the run."""
-        self.slurm("status", "small", "--json")
+        self.slurm("status", self.run_dir.path.name, "--json")
         (one,) = orjson.loads(self.output)
         assert isinstance(one, dict)
         return one

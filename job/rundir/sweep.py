@@ -190,8 +190,8 @@ def run_of_script(script: str, job_id: str, cluster: str | None = None) -> str |
 
     The script of a run's own job lies in that run's directory, the script of an array in its sweep's.
     """
-    folder, _, name = script.rpartition("/slurm/")
-    if not name:
+    folder, separator, name = script.rpartition("/slurm/")
+    if not separator or not name:
         return None
     if os.path.basename(os.path.dirname(folder)) != FOLDER:  # noqa: PTH119, PTH120 - foreign text, not always a path
         return os.path.realpath(folder)
