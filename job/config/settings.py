@@ -63,7 +63,8 @@ def _no_percent(path: Path) -> Path:
     return path
 
 
-def _run_name(name: str | None) -> str | None:
+def checked_run_name(name: str | None) -> str | None:
+    """A run's name as it is; raises ValueError if it cannot be one."""
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,119}", name):
         raise ValueError("must be 1 to 120 of the characters A-Z a-z 0-9 . _ = - and start with a letter or digit")
     return name
@@ -87,7 +88,7 @@ class Settings(BaseModel):
     runs_dir: Annotated[Path, AfterValidator(_absolute), AfterValidator(_no_percent)] = Field(
         Path("runs"), validate_default=True, description="Folder that holds the run directories; made absolute."
     )
-    run_name: Annotated[str | None, AfterValidator(_run_name)] = Field(
+    run_name: Annotated[str | None, AfterValidator(checked_run_name)] = Field(
         None, description="Name of the run directory; by default made from the settings, without a time."
     )
     dataset: Dataset = Field("digits", description="What to train on; `digits` is embedded, the others need `fetch`.")

@@ -13,7 +13,7 @@ from job.commandline import Parser
 from job.errors import AaeError, UsageError
 from job.output import escaped
 from job.rundir.directory import RunDir
-from job.rundir.find import find_run
+from job.rundir.find import find_runs
 from slurm.login.comparison import COURSE, MEASURED, Comparison, Figure, Row, compare
 from slurm.login.facts import Facts, read_facts
 
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
         "Exit code 0: fine; 1: a run could not be read, and is left out; 2: no such run or column.",
         "aae-slurm compare digits-2d-seed0-44136fa3 digits-2d-seed1-a4bbadc1",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="paths or names under AAE_RUNS_DIR")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="paths or names of runs, or names of sweeps")
     parser.add_argument("--sort", metavar="COLUMN", help="sort by a column, named as it is printed or as in --json")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print comma-separated values with a header line")
@@ -76,14 +76,14 @@ def run(arguments: list[str]) -> int:
 
 
 def targets(arguments: list[str]) -> list[RunDir]:
-    """The runs that are meant, each once; raises UsageError if there is none of such a name."""
+    """The runs that are meant, each once, those of a sweep by its name; raises UsageError if there is none of such a name."""
     found = {}
     for argument in arguments:
         try:
-            run_dir = find_run(argument)
+            run_dirs = find_runs(argument).runs
         except OSError as error:  # it is there, and told of when it is read
-            run_dir = RunDir(Path(error.filename or argument).parent.absolute())
-        found[os.path.realpath(run_dir.path)] = run_dir
+            run_dirs = [RunDir(Path(error.filename or argument).parent.absolute())]
+        found |= {os.path.realpath(run_dir.path): run_dir for run_dir in run_dirs}
     return list(found.values())
 
 

@@ -41,6 +41,8 @@ _HELD_STATES = {
     "SPECIAL_EXIT": Reason("requeued and held with a special exit", _RELEASE),
 }
 _WAITING = {
+    "JobArrayTaskLimit": "waits for its turn (--parallel)",
+    "Dependency": "waits for other jobs to end",
     "PartitionDown": "the partition is down, an administrator's matter",
     "PartitionInactive": "the partition is inactive, an administrator's matter",
 }

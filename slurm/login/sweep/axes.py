@@ -6,11 +6,12 @@ import json
 import re
 import shlex
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from job.config.flags import Flags
+from job.config.settings import checked_run_name
 from job.config.sources import FIELDS, Configuration, flag, nearest, variable
 from job.errors import SettingsError, UsageError
 from job.rundir.sweep import Axis, Element, Sweep
@@ -112,12 +113,12 @@ def ask(axes: list[AxisOfTexts], flags: Flags) -> Asked:
     """
     points = list(itertools.product(*(range(len(axis)) for axis in axes)))
     typed = [_texts(axes, point) for point in points]
-    dumps = [c.settings.model_dump(mode="json") for c in _read_all(flags, typed)]
-    values = [{field: dump[field] for field in texts} for dump, texts in zip(dumps, typed, strict=True)]
-    stem = dumps[0]["run_name"]
-    if stem is not None:
-        typed = [{**texts, "run_name": _named(stem, own)} for texts, own in zip(typed, values, strict=True)]
     configurations = _read_all(flags, typed)
+    dumps = [configuration.settings.model_dump(mode="json") for configuration in configurations]
+    values = [{field: dump[field] for field in texts} for dump, texts in zip(dumps, typed, strict=True)]
+    stem = configurations[0].settings.run_name
+    if stem is not None:
+        configurations = _called(configurations, [_named(stem, own) for own in values])
     numbers: dict[str, list[int]] = defaultdict(list)
     for number, configuration in enumerate(configurations):
         numbers[configuration.settings.name].append(number)
@@ -156,6 +157,22 @@ def _read_all(flags: Flags, changes: list[dict[str, str]]) -> list[Configuration
     if mistakes:
         raise SettingsError(list(mistakes))
     return configurations
+
+
+def _called(configurations: list[Configuration], names: list[str]) -> list[Configuration]:
+    """The same runs under other names; raises SettingsError."""
+    mistakes: dict[str, None] = {}
+    for name in names:
+        try:
+            checked_run_name(name)
+        except ValueError as error:
+            mistakes[f"AAE_RUN_NAME={name} (of an element): {error}"] = None
+    if mistakes:
+        raise SettingsError(list(mistakes))
+    return [
+        replace(of, settings=of.settings.model_copy(update={"run_name": name}))
+        for of, name in zip(configurations, names, strict=True)
+    ]
 
 
 def _understood(
