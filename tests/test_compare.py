@@ -367,7 +367,7 @@ def test_a_line_that_a_stopped_writer_left_late_leads_nowhere(tmp_path: Path) ->
 
 
 def test_of_a_long_log_little_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step in its first tenth, among 100,000 records: less than a fiftieth of the bytes."""
+    """A step in its first tenth, among 100,000 records: less than a fiftieth of the bytes; also for what is not there at all."""
     path = tmp_path / "events.jsonl"
     with path.open("wb") as file:
         for step in range(100, 10_000_000, 100):
@@ -389,6 +389,9 @@ def test_of_a_long_log_little_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
     found = last_record(path, "evaluation", 654_321, lambda _: None)
     assert found is not None
     assert found["step"] == 654_000
+    assert 0 < num_bytes < path.stat().st_size / 50
+    num_bytes = 0
+    assert last_record(path, "lattice", 654_321, lambda _: None, within=2000) is None
     assert 0 < num_bytes < path.stat().st_size / 50
 
 

@@ -19,6 +19,7 @@ from slurm.login.facts import Facts, read_facts
 
 # Of each figure the name that is printed, and how it is.
 _FIGURES = {
+    "reconstruction_loss": ("BCE in training", ".4f"),
     "reconstruction_bce": ("BCE", ".4f"),
     "energy_distance": ("energy distance", ".4f"),
     "energy_distance_q99": ("null band", ".4f"),
@@ -77,7 +78,7 @@ def run(arguments: list[str]) -> int:
 
 def targets(arguments: list[str]) -> list[RunDir]:
     """The runs that are meant, each once, those of a sweep by its name; raises UsageError if there is none of such a name."""
-    found = {}
+    found: dict[str, RunDir] = {}
     for argument in arguments:
         try:
             run_dirs = find_runs(argument).runs
@@ -98,9 +99,10 @@ def _read(run_dir: RunDir) -> Facts | None:
 
 def _columns(comparison: Comparison) -> list[Column]:
     """The columns that the rows fill, and those that are always there."""
-    shown = [
-        name for name in (*MEASURED, *COURSE) if name in _ALWAYS or any(name in row.figures for row in comparison.rows)
-    ]
+    rows = comparison.rows
+    shown = [name for name in (*MEASURED, *COURSE) if name in _ALWAYS or any(name in row.figures for row in rows)]
+    if all("reconstruction_bce" in row.figures for row in rows):  # of images held out, it says more
+        shown = [name for name in shown if name != "reconstruction_loss"]
     return [
         *(_of_setting(name) for name in comparison.differing),
         Column("n", "n", _seeds, lambda row: len(row.runs)),

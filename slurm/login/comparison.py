@@ -9,9 +9,10 @@ from operator import attrgetter
 from typing import Any, get_args
 
 from job.rundir.status import Verdict
-from slurm.login.facts import ASKED_FOR, Evaluation, Facts, evaluation_of
+from slurm.login.facts import ASKED_FOR, Evaluation, Facts, Trained, evaluation_of, trained_of
 
-MEASURED = tuple(name for name in Evaluation.model_fields if name not in ("step", "num_images"))
+_OF_EVALUATIONS = tuple(name for name in Evaluation.model_fields if name not in ("step", "num_images"))
+MEASURED = ("reconstruction_loss", *_OF_EVALUATIONS)
 COURSE = ("steps_to_verdict", "hours_to_verdict", "segments", "steps_lost")
 AGAIN = "the same settings and seed again: no further seed, so it is not averaged with the others"
 
@@ -73,14 +74,16 @@ class _Taken:
 
 def compare(runs: list[Facts]) -> Comparison:
     """Compare runs; raises OSError, or AaeError if the record of an evaluation is damaged."""
-    last = [run.last for run in runs]
-    steps = {evaluation.step for evaluation in last if evaluation is not None}
+    last, trained = [run.last for run in runs], [run.trained for run in runs]
+    evaluated = {evaluation.step for evaluation in last if evaluation is not None}
+    steps = evaluated or {record.step for record in trained if record is not None}
     are_whole = len({run.step for run in runs}) == 1 and all(run.is_finished for run in runs)
     is_cut = len(steps) > 1 and not are_whole
     up_to = min(steps) if is_cut else inf
     if is_cut:
-        last = [evaluation_of(run.run_dir, up_to) for run in runs]
-    taken = [_take(run, own, up_to) for run, own in zip(runs, last, strict=True)]
+        last = [evaluation_of(run.run_dir, run.window, up_to) if evaluated else None for run in runs]
+        trained = [trained_of(run.run_dir, up_to) for run in runs]
+    taken = [_take(*of, up_to) for of in zip(runs, last, trained, strict=True)]
     rows, notes = _rows(taken)
     names = list(dict.fromkeys(name for row in rows for name in row.settings))
     differing = [name for name in names if len({json.dumps(row.settings.get(name)) for row in rows}) > 1]
@@ -89,12 +92,13 @@ def compare(runs: list[Facts]) -> Comparison:
     return Comparison(rows, differing, common_step, is_cut, is_about, notes)
 
 
-def _take(run: Facts, own: Evaluation | None, up_to: float) -> _Taken:
+def _take(run: Facts, own: Evaluation | None, trained: Trained | None, up_to: float) -> _Taken:
     since = own.step if own is not None else 0
     between = [evaluation for evaluation in run.asked_for if since <= evaluation.step <= up_to]
     asked_for = max(between, key=attrgetter("step"), default=None)
     own = own or asked_for
-    values = {name: getattr(asked_for if name in ASKED_FOR else own, name, None) for name in MEASURED} | run.course
+    values = {name: getattr(asked_for if name in ASKED_FOR else own, name, None) for name in _OF_EVALUATIONS}
+    values |= {"reconstruction_loss": trained.reconstruction_loss if trained is not None else None, **run.course}
     facets = {
         "device": run.device,
         "aae-job": run.versions.get("aae-job", "unknown"),

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from job.config.settings import FREE, Settings
-from job.config.settings_file import read_record
+from job.config.settings_file import read_record, recorded_settings
 from job.errors import AaeError, UsageError
 from job.log.at_step import last_record
 from job.log.reader import parse, read_lines
@@ -37,6 +37,15 @@ class Evaluation(BaseModel):
     parzen_log_likelihood: float | None = None
 
 
+class Trained(BaseModel):
+    """Of a `step` record what is compared: the mean reconstruction loss of the steps before it, while training."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    step: int
+    reconstruction_loss: float | None = None
+
+
 ASKED_FOR = ("knn10_accuracy", "linear_probe_accuracy", "parzen_log_likelihood")
 
 
@@ -46,7 +55,8 @@ class Facts:
 
     `device` and `verdict` are None where they are not known yet. `course` holds what is known of `segments`, `steps_lost`,
     `steps_to_verdict` and `hours_to_verdict`, to the first verdict of saturation, in hours of training. `last` is the last
-    evaluation of its own, `asked_for` are those of `aae-job evaluate`.
+    evaluation of its own, of which there is one every `window` steps, `trained` the last `step` record, and `asked_for` are the
+    evaluations of `aae-job evaluate`.
     """
 
     run_dir: RunDir
@@ -58,7 +68,9 @@ class Facts:
     step: int
     is_finished: bool
     course: dict[str, float]
+    window: int
     last: Evaluation | None
+    trained: Trained | None
     asked_for: list[Evaluation]
 
     @property
@@ -67,15 +79,27 @@ class Facts:
         return self.run_dir.path.name
 
 
-def evaluation_of(run_dir: RunDir, up_to: float = inf) -> Evaluation | None:
-    """A run's last evaluation of its own up to a step, None if there is none; raises OSError, or AaeError if it is damaged."""
-    record = _last(run_dir, "evaluation", up_to)
+def evaluation_of(run_dir: RunDir, window: int, up_to: float = inf) -> Evaluation | None:
+    """A run's last evaluation of its own up to a step, with so many steps between two; None if there is none.
+
+    Raises OSError, or AaeError if it is damaged.
+    """
+    record = _last(run_dir, "evaluation", up_to, 2 * window)
     if record is None:
         return None
     try:
         return Evaluation.model_validate(record)
     except ValidationError as error:
         raise AaeError(f"{run_dir.events_file}: the evaluation of step {record['step']} is damaged") from error
+
+
+def trained_of(run_dir: RunDir, up_to: float = inf) -> Trained | None:
+    """A run's last `step` record up to a step; None if there is none, or a damaged one. Raises OSError."""
+    record = _last(run_dir, "step", up_to)
+    try:
+        return Trained.model_validate(record) if record is not None else None
+    except ValidationError:
+        return None
 
 
 def read_facts(run_dir: RunDir) -> Facts:
@@ -88,6 +112,7 @@ def read_facts(run_dir: RunDir) -> Facts:
     if settings["max_steps"] is not None:
         settings["epochs"] = None
     seed = settings.pop("seed")
+    window = record.settings.get("evaluate_every_steps") or recorded_settings(record, run_dir).window_steps
     status = read_status(run_dir)
     return Facts(
         run_dir,
@@ -99,7 +124,9 @@ def read_facts(run_dir: RunDir) -> Facts:
         status.step if status is not None else 0,
         status is not None and status.state == "finished",
         _course(run_dir, status),
-        evaluation_of(run_dir),
+        window,
+        evaluation_of(run_dir, window),
+        trained_of(run_dir),
         _asked_for(run_dir),
     )
 
@@ -152,9 +179,9 @@ def _asked_for(run_dir: RunDir) -> list[Evaluation]:
     return [evaluation for evaluation in found if evaluation is not None]
 
 
-def _last(run_dir: RunDir, event: str, up_to: float) -> dict[str, Any] | None:
+def _last(run_dir: RunDir, event: str, up_to: float, within: float = inf) -> dict[str, Any] | None:
     def from_step(segment: int) -> int | None:
         claim = read_segment(run_dir, segment)
         return claim.from_step if claim is not None else None
 
-    return last_record(run_dir.events_file, event, up_to, from_step)
+    return last_record(run_dir.events_file, event, up_to, from_step, within)
