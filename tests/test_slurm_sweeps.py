@@ -224,3 +224,33 @@ def test_a_refused_array_leaves_nothing_behind(sweep: SweepOnCluster) -> None:
     left = [path for path in sweep.dir.runs_dir.rglob("*") if path.is_file()]
     assert left == []
     assert not sweep.dir.path.exists()
+
+
+def test_what_a_user_may_not_queue_at_once_is_told_and_sent_later(
+    tmp_path: Path, cluster: Cluster, endless: SweepOnCluster
+) -> None:
+    """Two jobs at most in the queue, in the words of a cluster with accounting: as many as may be are sent, in several arrays."""
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, check=True).stdout.strip()
+    sbatch.write_text(
+        "#!/bin/bash\n"
+        "last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' \"$1\")\n"
+        "if [ $(($(squeue -r -h | wc -l) + last + 1)) -gt 2 ]; then\n"
+        "  echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2\n"
+        "  echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user'\"'\"'s "
+        "size and/or time limits)' >&2\n"
+        "  exit 1\n"
+        "fi\n"
+        f'exec {real} "$@"\n'
+    )
+    sbatch.chmod(0o755)
+    endless.base.environment["PATH"] = f"{sbatch.parent}:{os.environ['PATH']}"
+    said = endless.submit("0..2", code=1, slurm_extra='{"hold": true}')
+    assert "1  not submitted" in said
+    assert "AssocMaxSubmitJobLimit" in said
+    assert [array.indices for array in endless.content.arrays] == [[0], [1]]
+    assert len(endless.jobs()) == 2
+    assert not endless.run(2).run_dir.path.exists()
+    cluster.clear()
+    assert "1  not submitted" in endless.submit("0..2", code=1, slurm_extra='{"hold": true}')

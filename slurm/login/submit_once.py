@@ -133,10 +133,12 @@ class Handover:
         self._there = set(run_dir.slurm.iterdir())
 
     def put_back(self) -> None:
-        """Leave the run directory as it was before; the whole of it goes if this has made it."""
+        """Leave the run directory as it was before; of one that this has made only the submitter's mark stays."""
         run_dir = self._run_dir
         if not self._kept:
-            shutil.rmtree(run_dir.path, ignore_errors=True)
+            shutil.rmtree(run_dir.slurm, ignore_errors=True)
+            for path in (run_dir.settings_file, run_dir.status_file):
+                path.unlink(missing_ok=True)
             return
         for path in set(run_dir.slurm.iterdir()) - self._there:
             path.unlink(missing_ok=True)
