@@ -90,9 +90,13 @@ def test_each_element_ends_and_comes_back_on_its_own(sweep: SweepOnCluster, clus
 
     The same command then sends the cancelled one alone, and all end with the bytes of the same runs alone.
     """
+    dry = sweep.submit("0..5", "--parallel", "2", "--dry-run")
+    assert not sweep.dir.runs_dir.exists()
     said = sweep.submit("0..5", "--parallel", "2")
     assert "6  submitted as array" in said
     (array,) = sweep.content.arrays
+    sent = cluster.ask("scontrol", "write", "batch_script", str(array.job_id), "-")
+    assert dry[dry.index("#!/bin/bash") :].strip().startswith(sent)
     with sweep.run(0).resting_at(LOGGED, until_signalled=True):
         cluster.ask("sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
     with sweep.run(2).resting_at(INTERVAL + LOGGED) as process:

@@ -11,8 +11,7 @@ from job.output import as_it_stands
 from job.rundir.sweep import Sweep
 from slurm.login.batch_script import ignored_options
 from slurm.login.sweep.axes import Asked, ask, described, loop_to_type, read_axes
-from slurm.login.sweep.plan import dry_run
-from slurm.login.sweep.send import Outcome, submit_sweep
+from slurm.login.sweep.send import Outcome, dry_run, submit_sweep
 
 
 def run_sweep(flags: Flags) -> int:
@@ -50,7 +49,7 @@ def run_sweep(flags: Flags) -> int:
 
 def _head(sweep: Sweep) -> str:
     sizes = " x ".join(f"{len(axis.values)} of {', '.join(axis.fields)}" for axis in sweep.axes)
-    lines = [f"sweep  {sweep.name}: {len(sweep.elements)} runs, {sizes}"]
+    lines = [f"sweep  {sweep.name}: {len(sweep.elements)} run{'s' * (len(sweep.elements) > 1)}, {sizes}"]
     ends = (
         {"first": sweep.elements[0], "last": sweep.elements[-1]}
         if len(sweep.elements) > 1

@@ -5,9 +5,7 @@ from job.errors import UsageError
 from job.rundir.status import now
 from job.rundir.sweep import Array, Sweep, SweepDir
 from job.segment.plan import Plan, plan_start
-from slurm.login.batch_script import Order, script_text
 from slurm.login.sweep.axes import Asked, described
-from slurm.scheduler.arrays import most_elements
 
 
 def plan_sweep(asked: Asked) -> tuple[SweepDir, Sweep, dict[str, Plan]]:
@@ -52,20 +50,6 @@ def _merged(sweep_dir: SweepDir, asked: Sweep) -> Sweep:
     first = len(stored.elements)
     elements = [*stored.elements, *(e.model_copy(update={"index": first + n}) for n, e in enumerate(added))]
     return asked.model_copy(update={"elements": elements, "arrays": stored.arrays})
-
-
-def dry_run(asked: Asked, parallel: int | None) -> tuple[Sweep, list[str]]:
-    """The sweep, and the scripts of the arrays that would be sent if nothing of it is finished or under way."""
-    sweep_dir, sweep, plans = plan_sweep(asked)
-    allocation = next(iter(asked.runs.values())).allocation
-    todo = [element for element in sweep.elements if not plans[element.run].is_finished]
-    scripts = []
-    for indices in chunks([element.index for element in todo], most_elements(allocation.cluster)):
-        array = next_array(sweep, indices, allocation, parallel_of(sweep, parallel))
-        sweep = sweep.model_copy(update={"arrays": [*sweep.arrays, array]})
-        run_dirs = [sweep_dir.run_dir(sweep.elements[index].run) for index in indices]
-        scripts.append(script_text(Order.of_array(sweep_dir, array, run_dirs, allocation), allocation))
-    return sweep, scripts
 
 
 def next_array(sweep: Sweep, indices: list[int], allocation: Allocation, parallel: int | None) -> Array:

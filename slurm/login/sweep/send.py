@@ -9,9 +9,10 @@ from pathlib import Path
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from job.rundir.cancel import remove_mark
+from job.rundir.directory import RunDir
 from job.rundir.sweep import Array, Sweep, SweepDir
 from job.segment.plan import Plan
-from slurm.login.batch_script import Order, submit_to_slurm
+from slurm.login.batch_script import Order, script_text, submit_to_slurm
 from slurm.login.clusters import Queues, clusters_of
 from slurm.login.submit_once import (
     QUEUE_TIMEOUT_S,
@@ -44,14 +45,23 @@ class Outcome:
     refusal: SchedulerError | None = None
 
 
+def dry_run(asked: Asked, parallel: int | None) -> tuple[Sweep, list[str]]:
+    """The sweep, and the scripts of the arrays that a submit would send now, by what the queue says if there is one.
+
+    Of several that are to follow each other the later ones cannot name the earlier yet.
+    """
+    sweep_dir, sweep, plans = plan_sweep(asked)
+    return sweep, _Sender(sweep_dir, sweep, plans, asked, parallel).scripts()
+
+
 def submit_sweep(asked: Asked, parallel: int | None, tell: Callable[[Sweep], None]) -> Outcome:
     """Submit what of a sweep is neither finished nor under way; `tell` gets the sweep before anything is sent.
 
     Raises UsageError, SchedulerError or NoAnswerError; what has been submitted by then is on record and found again.
     """
-    require_sbatch()
-    plan_sweep(asked)  # before the first folder is made
-    sweep_dir = SweepDir.named(asked.runs_dir, asked.sweep.name)
+    sweep_dir, _, plans = plan_sweep(asked)  # before the first folder is made
+    if not all(plan.is_finished for plan in plans.values()):
+        require_sbatch()
     with only_submitter(sweep_dir.path) as alive:
         sweep_dir, sweep, plans = plan_sweep(asked)
         tell(sweep)
@@ -87,11 +97,17 @@ class _Sender:
         self._allocation = next(iter(asked.runs.values())).allocation
         self._parallel = parallel_of(sweep, parallel)
         self._outcome = Outcome()
+        self._after: list[str] = []  # the arrays that the next one is to come after, if it has a throttle
 
     def send(self, alive: Callable[[], object]) -> Outcome:
         """Send what is missing."""
         stood = self._dir.read() is not None
-        todo = self._missing()
+        if all(plan.is_finished for plan in self._plans.values()):
+            self._outcome.finished += self._plans  # which needs no Slurm
+            todo = []
+        else:
+            todo = self._missing(jobs_on(Queues(QUEUE_TIMEOUT_S), *self._clusters()))
+        self._throttle()
         self._dir.write(self._sweep)
         for indices in chunks(todo, most_elements(self._allocation.cluster) if todo else 1):
             alive()
@@ -104,12 +120,31 @@ class _Sender:
                 self._dir.slurm.rmdir()
         return self._outcome
 
-    def _missing(self) -> list[int]:
-        """The indices of what is neither finished nor under way; tells the live arrays of another throttle."""
+    def scripts(self) -> list[str]:
+        """What `send` would send; writes and sends nothing."""
+        todo = self._missing(Queues(QUEUE_TIMEOUT_S).of(*self._clusters()) or [])
+        scripts = []
+        for indices in chunks(todo, most_elements(self._allocation.cluster) if todo else 1):
+            array = next_array(self._sweep, indices, self._allocation, self._parallel)
+            self._sweep = self._sweep.model_copy(update={"arrays": [*self._sweep.arrays, array]})
+            scripts.append(script_text(self._order(array), self._allocation))
+        return scripts
+
+    def _clusters(self) -> set[str | None]:
+        return {self._allocation.cluster, *(c for p in self._plans.values() for c in clusters_of(p.run_dir))}
+
+    def _run_dirs(self, array: Array) -> list[RunDir]:
+        return [self._dir.run_dir(self._sweep.elements[index].run) for index in array.indices]
+
+    def _order(self, array: Array) -> Order:
+        after = tuple(self._after) if self._parallel else ()
+        return Order.of_array(self._dir, array, self._run_dirs(array), self._allocation, after)
+
+    def _missing(self, jobs: list[Job]) -> list[int]:
+        """The indices of what is neither finished nor under way."""
         plans = self._plans
-        clusters = {self._allocation.cluster, *(c for p in plans.values() for c in clusters_of(p.run_dir))}
-        jobs = jobs_on(Queues(QUEUE_TIMEOUT_S), *clusters)
         self._settle(jobs)
+        self._after = self._live_arrays(jobs)
         todo = []
         for element in self._sweep.elements:
             plan = plans[element.run]
@@ -119,7 +154,6 @@ class _Sender:
                 self._outcome.live[element.run] = found.holder
             else:
                 todo.append(element.index)
-        self._throttle(jobs)
         return todo
 
     def _settle(self, jobs: list[Job]) -> None:
@@ -139,8 +173,8 @@ class _Sender:
         live = [job for job in self._own(jobs) if job.is_pending or job.is_alive]
         return list(dict.fromkeys(job.job_id.partition("_")[0] for job in live))
 
-    def _throttle(self, jobs: list[Job]) -> None:
-        self._after = self._live_arrays(jobs)
+    def _throttle(self) -> None:
+        """Tell the live arrays of another throttle."""
         arrays = list(self._sweep.arrays)
         words = f"at most {self._parallel} at once" if self._parallel else "as many at once as the cluster lets"
         for number, array in enumerate(arrays):
@@ -190,11 +224,8 @@ class _Sender:
         except OSError:
             put_back()
             raise
-        after = tuple(self._after) if self._parallel else ()
-        run_dirs = [plan.run_dir for plan in plans]
-        order = Order.of_array(self._dir, array, run_dirs, self._allocation, after)
         try:
-            job_id = submit_to_slurm(order, self._allocation)
+            job_id = submit_to_slurm(self._order(array), self._allocation)
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             known = {a.job_id for a in before.arrays}
             found = submitted_after_all(
@@ -211,8 +242,8 @@ class _Sender:
         array = array.model_copy(update={"job_id": job_id})
         self._sweep = before
         self._note(array)
-        for run_dir in run_dirs:
-            remove_mark(run_dir)
+        for plan in plans:
+            remove_mark(plan.run_dir)
         self._outcome.arrays.append(array)
         self._outcome.submitted |= {plan.run_dir.path.name: f"{job_id}_{task}" for task, plan in enumerate(plans)}
         self._after = [job_id]
