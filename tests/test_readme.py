@@ -23,7 +23,7 @@ PAGES = {
     for path in (ROOT / folder / "README.md" for folder in (".", "aae", "job", "slurm", "tests"))
 }
 # The runs that examples name; here they are a small one.
-RUNS = re.compile(r"digits-2d-seed\d-\w{8}|\bRUN\b")
+RUNS = re.compile(r"digits-2d-seed\d-\w{8}|\bRUN\b|\bsweep-\w{8}\b|\bnight--seed=3")
 
 
 def _settings_rows() -> list[str]:
@@ -124,7 +124,7 @@ def test_there_are_quick_commands() -> None:
     words = {tuple(re.sub(r"AAE_\w+=\S+ ", "", command).split()[:2]) for command in _commands()}
     for name in ("evaluate", "sample", "verify", "events-schema"):
         assert ("aae-job", name) in words
-    for name in ("submit", "status", "log", "cancel", "collect"):
+    for name in ("submit", "status", "log", "cancel", "collect", "compare"):
         assert ("aae-slurm", name) in words
 
 
