@@ -54,6 +54,20 @@ def test_a_job_is_recognised_by_its_run_directory(tmp_path: Path) -> None:
     assert found.job_id == "8"
 
 
+def test_a_submit_that_left_no_job_needs_a_person(tmp_path: Path) -> None:
+    """The submitter died before Slurm was asked; for two minutes it may still be on its way."""
+    for age_s, state in ((10, "submitted"), (130, "waiting")):
+        run_dir = _run(tmp_path / str(age_s), "submitted", 0, age_s=age_s)
+        for path in run_dir.slurm.glob("*_submission.sh"):
+            path.unlink()
+        found = show(run_dir, [])
+        assert found is not None
+        assert (found.state, found.needs_person) == (state, state == "waiting")
+        away = show(run_dir, None)
+        assert away is not None
+        assert away.state == "submitted"
+
+
 def test_an_old_heartbeat_of_an_unknown_job_is_lost(tmp_path: Path) -> None:
     """Unknown to squeue and silent for two minutes: lost. With a fresh heartbeat, not yet."""
     for age_s, state in ((10, "running"), (130, "lost")):

@@ -11,8 +11,7 @@ from job.rundir.directory import RunDir
 from job.rundir.find import find_runs
 from job.rundir.status import now, read_status, write_status
 from slurm.login.clusters import Queues
-from slurm.login.holder import Life, live_jobs_of, process_of
-from slurm.login.local import local_controller
+from slurm.login.holder import Life, live_jobs_of, local_controller, process_of
 from slurm.login.states import LOST_AFTER_S, heartbeat_age_s
 from slurm.login.unbegun import newest_job_id
 from slurm.scheduler.end import end_jobs

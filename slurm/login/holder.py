@@ -1,7 +1,9 @@
 """Who has a run: the jobs that are surely its own, and whether its process lives, is gone, or cannot be known to be either."""
 
+import contextlib
 import os
 from enum import Enum
+from pathlib import Path
 
 from job.rundir.claim import newest_claim, read_segment
 from job.rundir.directory import RunDir
@@ -43,3 +45,14 @@ def process_of(run_dir: RunDir) -> tuple[Owner | None, Life]:
     if segment.is_over(me) or segment.owner.is_before_reboot(me):
         return segment.owner, Life.GONE
     return segment.owner, Life.ALIVE if segment.owner.lives(me) else Life.UNKNOWN
+
+
+def local_controller(run_dir: RunDir) -> int | None:
+    """The process id of submitit's local controller of this run, None if none lives here."""
+    for path in run_dir.slurm.glob("*_submitted.pkl"):
+        pid = path.name.removesuffix("_submitted.pkl")
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"submitit.local._local" in command and str(run_dir.slurm).encode() in command:
+                return int(pid)
+    return None

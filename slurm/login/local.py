@@ -1,9 +1,7 @@
 """Starts a run on this machine through submitit's local executor, and finds it again."""
 
-import contextlib
 import os
 import shlex
-from pathlib import Path
 
 import submitit
 
@@ -43,14 +41,3 @@ def start_locally(run_dir: RunDir, allocation: Allocation, *, time_limit: bool) 
     if not process_id:
         raise OSError(f"submitit's local executor did not start in {run_dir.slurm}")
     return process_id
-
-
-def local_controller(run_dir: RunDir) -> int | None:
-    """The process id of submitit's local controller of this run, None if none lives here."""
-    for path in run_dir.slurm.glob("*_submitted.pkl"):
-        pid = path.name.removesuffix("_submitted.pkl")
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"submitit.local._local" in command and str(run_dir.slurm).encode() in command:
-                return int(pid)
-    return None

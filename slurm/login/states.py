@@ -12,12 +12,13 @@ from job.rundir.directory import RunDir
 from job.rundir.small_file import names_in
 from job.rundir.status import Status, read_status
 from job.rundir.sweep import Sweeps, printed_by
-from slurm.login.holder import Life, jobs_of, live_jobs_of, process_of
+from slurm.login.holder import Life, jobs_of, live_jobs_of, local_controller, process_of
 from slurm.login.unbegun import death_before_beginning, newest_job_id
 from slurm.scheduler.queue import Job
 from slurm.scheduler.reasons import explained, helpless
 
 LOST_AFTER_S = 120.0
+_NO_JOB = "no job in the queue: submit again"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _state(
     if job is not None and job.is_alive:
         return stored, f"suspended; `scontrol resume {job.job_id}` lets it go on" if job.state == "SUSPENDED" else ""
     if not _is_slurms(job_id):
-        return _without_slurm(run_dir, status)
+        return _without_slurm(run_dir, status, jobs)
     if jobs is None:
         return stored, "the scheduler does not answer"
     if stored == "running":
@@ -150,14 +151,17 @@ def _state(
             return "lost", f"its job has ended without a word: submit again{where}"
         return stored, "its job is not in the queue"
     death = death_before_beginning(run_dir, job_id)
-    return "waiting", "no job in the queue: submit again" if death is None else f"{death}; mend that and submit again"
+    return "waiting", _NO_JOB if death is None else f"{death}; mend that and submit again"
 
 
 def _is_slurms(job_id: str | None) -> bool:
     return job_id is not None and not job_id.startswith("local-")
 
 
-def _without_slurm(run_dir: RunDir, status: Status) -> tuple[str, str]:
+def _without_slurm(run_dir: RunDir, status: Status, jobs: list[Job] | None) -> tuple[str, str]:
+    if status.state == "submitted" and jobs is not None and heartbeat_age_s(status) > LOST_AFTER_S:
+        # A submitter that died on its way has left no job.
+        return ("waiting", _NO_JOB) if local_controller(run_dir) is None else (status.state, "")
     if status.state != "running":
         return status.state, ""
     _, life = process_of(run_dir)

@@ -15,8 +15,8 @@ from job.rundir.status import Status, now, read_status, write_status
 from job.segment.plan import Plan
 from slurm.login.batch_script import Order, submit_to_slurm
 from slurm.login.clusters import Queues, clusters_of
-from slurm.login.holder import Life, live_jobs_of, process_of
-from slurm.login.local import local_controller, start_locally
+from slurm.login.holder import Life, live_jobs_of, local_controller, process_of
+from slurm.login.local import start_locally
 from slurm.login.states import heartbeat_age_s
 from slurm.login.submitter import only_submitter
 from slurm.scheduler.errors import NoAnswerError, SchedulerError
