@@ -86,14 +86,12 @@ class Job:
         self._log_size = 0
         self.environment = {**os.environ, "AAE_RUNS_DIR": str(runs_dir), **settings}
 
-    def start(
-        self, *arguments: str, module: str = "job", interrupt: tuple[int, int] | None = None, **changes: Any
-    ) -> Process:
+    def start(self, *arguments: str, module: str = "job", **changes: Any) -> Process:
         """Start the command and return while it runs."""
         self._log_size = self.run_dir.events_file.stat().st_size if self.run_dir.events_file.exists() else 0
         environment = {**self.environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
         if module == "job" and not self.prefix and not self.cold:
-            return forge().start(list(arguments), environment, interrupt)
+            return forge().start(list(arguments), environment)
         return subprocess.Popen(
             [*self.prefix, sys.executable, "-P", "-m", module, *arguments],
             env=environment,
@@ -117,10 +115,9 @@ class Job:
 
     def interrupt(self, number: signal.Signals, at_step: int, **changes: Any) -> int:
         """Start, send a signal once a log record of `at_step` or later is written, and wait for the end."""
-        process = self.start(interrupt=(number, at_step), **changes)
-        if not isinstance(process, WarmProcess):  # one that is forked sends it itself
-            self.wait_for_step(process, at_step)
-            process.send_signal(number)
+        process = self.start(**changes)
+        self.wait_for_step(process, at_step)
+        process.send_signal(number)
         return self.wait(process)
 
     def wait_for_step(self, process: Process, step: int) -> None:

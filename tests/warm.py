@@ -8,17 +8,14 @@ those of the campaigns, and every `Job` that is `cold`.
 import contextlib
 import json
 import os
-import random
 import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 _MESSAGE_BYTES = 2**20
 
@@ -86,14 +83,12 @@ class Forge:
         )
         listener.close()
 
-    def start(
-        self, arguments: list[str], environment: Mapping[str, str], interrupt: tuple[int, int] | None = None
-    ) -> WarmProcess:
-        """Run `aae-job` with arguments in an environment; `interrupt` is a signal and the step to send it itself at."""
+    def start(self, arguments: list[str], environment: Mapping[str, str]) -> WarmProcess:
+        """Run `aae-job` with arguments in an environment."""
         reader, writer = os.pipe()
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._address)
-        request = json.dumps([arguments, dict(environment), str(Path.cwd()), interrupt]).encode()
+        request = json.dumps([arguments, dict(environment), str(Path.cwd())]).encode()
         socket.send_fds(connection, [len(request).to_bytes(4, "big") + request], [writer])
         os.close(writer)
         return WarmProcess(connection, reader)
@@ -133,7 +128,7 @@ def _child(connection: socket.socket, output: int, request: bytes) -> Callable[[
             connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
         os._exit(0)
     connection.close()
-    arguments, environment, folder, interrupt = json.loads(request)
+    arguments, environment, folder = json.loads(request)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -145,29 +140,7 @@ def _child(connection: socket.socket, output: int, request: bytes) -> Callable[[
 
     from job.__main__ import main
 
-    if interrupt is not None:
-        _interrupt_itself(*interrupt)
     return lambda: main(arguments)
-
-
-def _interrupt_itself(number: int, at_step: int) -> None:
-    """Have this process get a signal within some milliseconds of its first log record of a step or later.
-
-    A signal from outside comes late where the sender has to wait for its turn: the run may be over by then.
-    """
-    from job.log.writer import EventLog
-
-    write = EventLog.write
-    delay_s = random.SystemRandom().uniform(0, 0.03)
-    timer = threading.Timer(delay_s, os.kill, (os.getpid(), number))
-
-    def write_and_interrupt(self: EventLog, event: str, *, step: int, **fields: Any) -> bytes:
-        line = write(self, event, step=step, **fields)
-        if step >= at_step and timer.ident is None:
-            timer.start()
-        return line
-
-    setattr(EventLog, "write", write_and_interrupt)  # noqa: B010
 
 
 if __name__ == "__main__":
