@@ -12,6 +12,7 @@ from cluster import MEMORY_CGROUPS, Cluster, running_cluster
 from jobs import ON_SLURM, Job, SlurmJob, once, small_settings
 
 from job.proofs.exactness import Traces
+from job.segment.signals import Signals
 
 # The parallel test processes, and what they start, share the cores: with a thread each in every one of them they would
 # wait for each other's, ten times as long as one alone takes.
@@ -57,6 +58,15 @@ def _no_process_unless_marked(request: pytest.FixtureRequest, monkeypatch: pytes
 def size(request: pytest.FixtureRequest) -> int:
     """How many faults a campaign is to make."""
     return int(request.config.getoption("--size"))
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """What a test of a segment does to signals in this process is over with it: a child would inherit that they are ignored."""
+    before = {number: signal.getsignal(number) for number in (*Signals.ASKING, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

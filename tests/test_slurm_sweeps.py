@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -206,6 +207,14 @@ def test_a_sweep_longer_than_an_array_may_be_is_several(tmp_path: Path) -> None:
     """With MaxArraySize=4: five elements in two arrays, the second after the first where one at a time is asked for."""
     with running_cluster(extra="MaxArraySize=4") as cluster:
         sweep = SweepOnCluster(tmp_path, cluster, max_steps=20)
+        later: dict[str, Any] = {"run_name": "later", "slurm_extra": '{"begin": "now+1hour"}'}
+        sweep.submit("0..4", **later)
+        said = sweep.submit("0..4", "--parallel", "1", **later)
+        assert "5  queued or running already" in said
+        shown = [cluster.ask("scontrol", "show", "job", "-o", f"{array}_0") for array in (1, 2)]
+        assert ["ArrayTaskThrottle=1" in words for words in shown] == [True, True], said
+        assert ["afterany:1" in words for words in shown] == [False, True], "each would have one running"
+        cluster.clear()
         said = sweep.submit("0..4", "--parallel", "1")
         assert "4  submitted as array" in said
         assert "1  submitted as array" in said

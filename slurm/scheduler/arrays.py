@@ -22,3 +22,8 @@ def set_throttle(array: str, parallel: int, cluster: str | None) -> str | None:
     """Let so many elements of an array run at once, 0 for all that the cluster lets; returns why not."""
     command = ["scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={parallel}"]
     return ask(command, ASK_TIMEOUT_S, cluster=cluster).refusal
+
+
+def set_after(array: str, before: str, cluster: str | None) -> None:
+    """Let what waits of an array start only after another has ended; what runs of it runs on."""
+    ask(["scontrol", "update", f"JobId={array}", f"Dependency=afterany:{before}"], ASK_TIMEOUT_S, cluster=cluster)

@@ -1,6 +1,7 @@
 """Hands a sweep over to Slurm: what of it is neither finished nor under way goes into new job arrays."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from slurm.login.submit_once import (
 from slurm.login.submitter import only_submitter
 from slurm.login.sweep.axes import Asked
 from slurm.login.sweep.plan import chunks, next_array, parallel_of, plan_sweep
-from slurm.scheduler.arrays import most_elements, set_throttle
+from slurm.scheduler.arrays import most_elements, set_after, set_throttle
 from slurm.scheduler.errors import SchedulerError
 from slurm.scheduler.queue import Job
 
@@ -101,24 +102,32 @@ class _Sender:
 
     def send(self, alive: Callable[[], object]) -> Outcome:
         """Send what is missing."""
-        stood = self._dir.read() is not None
+        stood = self._dir.read()
         if all(plan.is_finished for plan in self._plans.values()):
             self._outcome.finished += self._plans  # which needs no Slurm
             todo = []
         else:
             todo = self._missing(jobs_on(Queues(QUEUE_TIMEOUT_S), *self._clusters()))
+        arrays = chunks(todo, most_elements(self._allocation.cluster) if todo else 1)
         self._throttle()
         self._dir.write(self._sweep)
-        for indices in chunks(todo, most_elements(self._allocation.cluster) if todo else 1):
+        for indices in arrays:
             alive()
             self._send_as_far_as_allowed(indices)
             if self._outcome.refusal is not None:
                 break
-        if self._outcome.refusal is not None and not stood and not self._sweep.arrays:
-            self._dir.file.unlink()
-            with contextlib.suppress(OSError):
-                self._dir.slurm.rmdir()
+        if self._outcome.refusal is not None and not self._outcome.arrays:
+            self._put_back(stood)
         return self._outcome
+
+    def _put_back(self, stood: Sweep | None) -> None:
+        """Nothing was sent: leave the sweep as it was, or none."""
+        if stood is not None or self._sweep.arrays:
+            self._dir.write((stood or self._sweep).model_copy(update={"arrays": self._sweep.arrays}))
+            return
+        self._dir.file.unlink()
+        with contextlib.suppress(OSError):
+            self._dir.slurm.rmdir()
 
     def scripts(self) -> list[str]:
         """What `send` would send; writes and sends nothing."""
@@ -171,11 +180,14 @@ class _Sender:
 
     def _live_arrays(self, jobs: list[Job]) -> list[str]:
         live = [job for job in self._own(jobs) if job.is_pending or job.is_alive]
-        return list(dict.fromkeys(job.job_id.partition("_")[0] for job in live))
+        return sorted({job.job_id.partition("_")[0] for job in live}, key=int)
 
     def _throttle(self) -> None:
-        """Tell the live arrays of another throttle."""
+        """Tell the live arrays of another throttle; and to follow each other, since each has one of its own."""
         arrays = list(self._sweep.arrays)
+        if self._parallel:
+            for before, array_id in itertools.pairwise(self._after):
+                set_after(array_id, before, self._allocation.cluster)
         words = f"at most {self._parallel} at once" if self._parallel else "as many at once as the cluster lets"
         for number, array in enumerate(arrays):
             if array.job_id is None or array.job_id not in self._after or array.parallel == self._parallel:
