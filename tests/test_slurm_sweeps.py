@@ -86,6 +86,7 @@ def endless(tmp_path: Path, cluster: Cluster) -> Iterator[SweepOnCluster]:
     cluster.clear()
 
 
+@pytest.mark.timeout(900)
 def test_each_element_ends_and_comes_back_on_its_own(sweep: SweepOnCluster, cluster: Cluster) -> None:
     """One killed, one preempted, one cancelled, and the one that bears the array's number signalled; two at a time.
 
