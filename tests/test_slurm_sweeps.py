@@ -1,6 +1,7 @@
 """Sweeps on a real Slurm: each element is stopped, killed, cancelled and resumed on its own, and none is started twice."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,17 @@ def endless(tmp_path: Path, cluster: Cluster) -> Iterator[SweepOnCluster]:
     """A sweep of runs that do not end by themselves."""
     yield SweepOnCluster(tmp_path, cluster, max_steps=10**6)
     cluster.clear()
+
+
+def _sbatch_first_on_path(folder: Path, script: str) -> str:
+    """A PATH on which a script stands for sbatch; SBATCH in it is the real one."""
+    real = shutil.which("sbatch")
+    assert real is not None
+    sbatch = folder / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/bash\n" + script.replace('SBATCH "$@"', f'{real} "$@"'))
+    sbatch.chmod(0o755)
+    return f"{sbatch.parent}:{os.environ['PATH']}"
 
 
 @pytest.mark.timeout(900)
@@ -183,13 +195,9 @@ def test_a_submitter_that_dies_on_the_way_leaves_a_sweep_that_goes_on(
     when: str, sweep: SweepOnCluster, tmp_path: Path
 ) -> None:
     """Killed between sweep.json and sbatch, or before it reads sbatch's answer: the elements find themselves, each once."""
-    sbatch = tmp_path / "bin" / "sbatch"
-    sbatch.parent.mkdir()
-    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, check=True).stdout.strip()
-    sent = f'{real} "$@" >/dev/null\n' if when == "after sbatch" else ""
-    sbatch.write_text(f"#!/bin/bash\n{sent}kill -9 $PPID\nsleep 60\n")
-    sbatch.chmod(0o755)
-    environment = sweep.base.environment | {"PATH": f"{sbatch.parent}:{os.environ['PATH']}"}
+    sent = 'SBATCH "$@" >/dev/null\n' if when == "after sbatch" else ""
+    path = _sbatch_first_on_path(tmp_path, f"{sent}kill -9 $PPID\nsleep 60\n")
+    environment = sweep.base.environment | {"PATH": path}
     command = [sys.executable, "-P", "-m", "slurm", "submit", "--sweep", "seed=0..1"]
     died = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr
@@ -244,22 +252,16 @@ def test_what_a_user_may_not_queue_at_once_is_told_and_sent_later(
     tmp_path: Path, cluster: Cluster, endless: SweepOnCluster
 ) -> None:
     """Two jobs at most in the queue, in the words of a cluster with accounting: as many as may be are sent, in several arrays."""
-    sbatch = tmp_path / "bin" / "sbatch"
-    sbatch.parent.mkdir()
-    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, check=True).stdout.strip()
-    sbatch.write_text(
-        "#!/bin/bash\n"
+    words = "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    endless.base.environment["PATH"] = _sbatch_first_on_path(
+        tmp_path,
         "last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' \"$1\")\n"
         "if [ $(($(squeue -r -h | wc -l) + last + 1)) -gt 2 ]; then\n"
-        "  echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2\n"
-        "  echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user'\"'\"'s "
-        "size and/or time limits)' >&2\n"
+        f'  printf "sbatch: error: %s\\n" AssocMaxSubmitJobLimit "{words}" >&2\n'
         "  exit 1\n"
         "fi\n"
-        f'exec {real} "$@"\n'
+        'exec SBATCH "$@"\n',
     )
-    sbatch.chmod(0o755)
-    endless.base.environment["PATH"] = f"{sbatch.parent}:{os.environ['PATH']}"
     said = endless.submit("0..2", code=1, slurm_extra='{"hold": true}')
     assert "1  not submitted" in said
     assert "AssocMaxSubmitJobLimit" in said
