@@ -1,5 +1,8 @@
 """Sweeps without a Slurm: which runs some axes make, what is refused, and whose job an element of an array is."""
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,13 @@ from job.config.settings_file import Record
 from job.errors import AaeError, SettingsError, UsageError
 from job.rundir.directory import RunDir
 from job.rundir.find import find_run, find_runs
+from job.rundir.liveness import Owner
 from job.rundir.status import State, Status, now, write_status
 from job.rundir.sweep import Array, Sweep, SweepDir, Sweeps, run_of_script
+from slurm.login.batch_script import Order, script_text
 from slurm.login.status import run as status
 from slurm.login.submit import run as submit
+from slurm.login.submitter import only_submitter
 from slurm.login.sweep.axes import Asked, ask, loop_to_type, read_axes
 from slurm.login.sweep.plan import chunks, plan_sweep
 from slurm.scheduler.queue import Job
@@ -286,3 +292,36 @@ def test_sweep_json_is_as_the_contract_has_it() -> None:
     assert list(dumped) == ["format", "name", "axes", "base", "elements", "arrays"]
     assert list(dumped["elements"][0]) == ["index", "run", "values"]
     assert {"number", "job_id", "indices", "submitted_at"} <= set(dumped["arrays"][0])
+
+
+def test_a_submitter_that_shows_life_keeps_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another machine, where nobody can look for its process; once it shows none, the mark is taken away."""
+    monkeypatch.setattr("slurm.login.submitter.SUBMITTER_WAIT_S", 0.4)
+    mark = tmp_path / "s" / ".submitting"
+    mark.parent.mkdir()
+    mark.write_text(Owner.this_process().model_copy(update={"host": "elsewhere"}).model_dump_json())
+    ends = time.monotonic() + 1.2
+
+    def show_life() -> None:
+        while time.monotonic() < ends:
+            os.utime(mark)
+            time.sleep(0.05)
+
+    other = threading.Thread(target=show_life)
+    other.start()
+    with only_submitter(mark.parent):
+        taken = time.monotonic()
+    other.join()
+    assert ends < taken < ends + 5
+
+
+def test_an_array_waits_for_those_before_it_and_for_what_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dependency of AAE_SLURM_EXTRA is added to, not lost."""
+    asked = _asked("--sweep", "seed=0..1", "--run-name", "s", "--slurm-extra", '{"dependency": "afterok:1"}')
+    sweep_dir = SweepDir.named(asked.runs_dir, "s")
+    array = Array(number=1, indices=[0, 1], parallel=1, submitted_at=now())
+    allocation = next(iter(asked.runs.values())).allocation
+    for after, words in ((("3", "4"), "afterok:1,afterany:3:4"), ((), "afterok:1")):
+        script = script_text(Order.of_array(sweep_dir, array, [], allocation, after), allocation)
+        assert f"#SBATCH --dependency={words}\n" in script
+        assert "#SBATCH --array=0-1%1\n" in script
