@@ -247,12 +247,16 @@ def test_a_job_of_an_array_is_its_runs() -> None:
         sweep_dir.element(2, 2)
 
 
-def test_a_damaged_sweep_is_nobodys_and_is_told_where_it_is_meant(tmp_path: Path) -> None:
-    """It stands in no other run's way."""
+def test_a_damaged_sweep_is_nobodys_and_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """It stands in no other run's way; its runs are shown one by one, with a note."""
     sweep_dir = _make(_asked("--sweep", "seed=0..1", "--run-name", "s"))
     sweep_dir.file.write_bytes(b"\0" * 100)
     assert Job("7_0", "7", "0", "PENDING", "", str(sweep_dir.slurm / "7_submission.sh")).run is None
     assert Sweeps(sweep_dir.runs_dir).all == {}
+    assert status([]) == 0
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()] == ["s--seed=0", "s--seed=1"]
+    assert "sweep.json is damaged" in told.err
     with pytest.raises(UsageError, match=r"sweep.json is damaged.*restore it"):
         find_runs("s")
     with pytest.raises(UsageError, match=r"sweep.json is damaged.*restore it"):

@@ -153,15 +153,17 @@ def _read(file: Path, *_: int) -> Sweep | None:
 
 
 class Sweeps:
-    """The sweeps of a runs directory, each read once; one that cannot be read as a sweep is passed over."""
+    """The sweeps of a runs directory, each read once; `damaged` says of those that are passed over what is wrong with them."""
 
     def __init__(self, runs_dir: Path) -> None:
         self.all: dict[str, tuple[SweepDir, Sweep]] = {}
+        self.damaged: list[str] = []
         for name in names_in(runs_dir / FOLDER):
             sweep_dir = SweepDir.named(runs_dir, name)
             try:
                 sweep = sweep_dir.read()
-            except UsageError:
+            except UsageError as error:
+                self.damaged.append(str(error))
                 continue
             if sweep is not None:
                 self.all[name] = (sweep_dir, sweep)

@@ -119,6 +119,8 @@ def _all() -> list[Found]:
     """Every run of AAE_RUNS_DIR: each sweep, then the runs that are of none."""
     folder = default_runs_dir().absolute()
     sweeps = Sweeps(folder)
+    for words in sweeps.damaged:
+        print(f"note: a sweep's runs stand alone here: {words}", file=sys.stderr)
     runs = [path.parent.name for path in sorted(folder.glob("*/settings.json"))]
     folded = [Found([d.run_dir(e.run) for e in sweep.elements], sweep.name) for d, sweep in sweeps.all.values()]
     inside = {run_dir.path.name for found in folded for run_dir in found.runs}
