@@ -1,6 +1,6 @@
 """Which run of a sweep an element of an array is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from job.rundir.directory import RunDir
@@ -8,9 +8,7 @@ from job.rundir.patience import at_start
 from job.rundir.sweep import SweepDir
 
 
-def element_of(
-    sweep: str, number: int, environment: Mapping[str, str], tell: Callable[[str], None] = lambda _: None
-) -> RunDir:
+def element_of(sweep: str, number: int, environment: Mapping[str, str]) -> RunDir:
     """The run of this task of the array with a number in a sweep.
 
     Raises UsageError if the sweep names none, StorageError if it could not be read for a minute.
@@ -22,4 +20,4 @@ def element_of(
         sweep_dir.file.stat()  # the disk may be away
         return sweep_dir.element(number, task)
 
-    return at_start(look, RunDir(sweep_dir.path), tell)
+    return at_start(look, RunDir(sweep_dir.path))
