@@ -1,17 +1,19 @@
 """The right to write a run, held by this process: a claim, the fence before every write, and a heartbeat."""
 
 import contextlib
+import time
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 from job.rundir.cancel import lift_mark, read_mark
 from job.rundir.claim import Cause, Claim, claim_run, read_segment
 from job.rundir.directory import FULL, RunDir
 from job.rundir.heartbeat import Heartbeat
 from job.rundir.liveness import Owner
+from job.rundir.pace import waits_until
 from job.rundir.patience import at_start
 from job.rundir.small_file import exists
-from job.rundir.status import State, Status, read_status
+from job.rundir.status import State, Status, iso, read_status
 
 
 class Lease:
@@ -24,8 +26,11 @@ class Lease:
         self.claim = claim
         self.before = read_status(run_dir)
         self.previous = read_segment(run_dir, claim.number - 1)
-        known = {"segment": claim.number, **({"steps_lost": 0} if claim.number == 1 else {})}
-        status = Status.after(self.before, "running", total_steps, **known, **claim.segment.owner.told())
+        self._taken_s, owner = time.time(), claim.segment.owner
+        known: dict[str, Any] = {"segment": claim.number, **({"steps_lost": 0} if claim.number == 1 else {})}
+        known["started_at"] = iso(self._taken_s)
+        known |= {"waits_s": waits_until(self._taken_s, owner, self.previous, self.before), **owner.told()}
+        status = Status.after(self.before, "running", total_steps, **known)
         self.heartbeat = Heartbeat(run_dir, status)
         self._run_dir = run_dir
 
@@ -58,6 +63,10 @@ class Lease:
             lease.end()
             raise
         return lease
+
+    def age_s(self) -> float:
+        """Seconds since it was taken."""
+        return round(time.time() - self._taken_s, 3)
 
     def check(self, saved_step: int | None) -> None:
         """Raise what the heartbeat has met; a checkpoint that it has not told of yet is told of at once."""

@@ -1,5 +1,6 @@
 """status.json: what a run is doing now, in one small file that is replaced at least every 10 s."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -15,10 +16,32 @@ _BLOCK_BYTES = 4096
 State = Literal["submitted", "running", "waiting", "finished", "failed", "cancelled"]
 Verdict = Literal["not_yet", "saturated", "discriminator_winning", "false_saturation", "collapsed"]
 
+_OF_THE_RUN = {
+    "step",
+    "checkpoint_step",
+    "steps_lost",
+    "saturated_at_step",
+    "segment",
+    "avoided_nodes",
+    "cluster",
+    "device",
+} | {
+    "start_up_s",
+    "step_ms",
+    "step_ms_fastest",
+    "step_ms_slowest",
+    "waits_s",
+}
+
 
 def now() -> str:
     """The time in UTC as ISO 8601, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(time.time())
+
+
+def iso(seconds: float) -> str:
+    """A time in seconds since the epoch as status.json tells it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Status(BaseModel):
@@ -29,8 +52,13 @@ class Status(BaseModel):
     `saturated`, null if none has; `step` and `checkpoint_step` count optimiser steps, done and saved, of `total_steps`, 0 when
     unknown; `steps_lost` are those that all resumes together are known to have done again, null of a run that an earlier
     version began; `eta_s` is in seconds, null when unknown; `progress_at` is when a heartbeat first saw the step; the job is
-    not to be started on `avoided_nodes` again. `peak_memory_bytes` is the most main memory that the process has held; `crash`
-    tells the story of the error that ended the last segment, null if none did.
+    not to be started on `avoided_nodes` again.
+
+    For forecasts: `started_at` is when this segment claimed the run, `start_up_s` what passed from then to its training,
+    `limit_at` when its allocation ends, null where nothing tells; `step_ms` is a step's mean time in it, all that trains beside the
+    step included, `step_ms_fastest` and `step_ms_slowest` that of the run's segments of at least 100 steps; `waits_s` are the
+    seconds between the last segments that Slurm started again by itself. `peak_memory_bytes` is the most main memory that the
+    process has held; `crash` tells the story of the error that ended the last segment, null if none did.
     """
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -53,12 +81,19 @@ class Status(BaseModel):
     updated_at: str = Field(default_factory=now)
     progress_at: str | None = None
     eta_s: float | None = None
+    started_at: str | None = None
+    limit_at: str | None = None
+    start_up_s: float | None = Field(None, ge=0)
+    step_ms: float | None = Field(None, ge=0)
+    step_ms_fastest: float | None = Field(None, ge=0)
+    step_ms_slowest: float | None = Field(None, ge=0)
+    waits_s: list[float] = []
     avoided_nodes: list[str] = []
     device: str | None = None
     peak_memory_bytes: int | None = None
     crash: dict[str, Any] | None = None
 
-    @field_validator("updated_at", "progress_at")
+    @field_validator("updated_at", "progress_at", "started_at", "limit_at")
     @classmethod
     def _is_time(cls, value: str | None) -> str | None:
         if value is not None and datetime.fromisoformat(value).tzinfo is None:
@@ -67,9 +102,8 @@ class Status(BaseModel):
 
     @classmethod
     def after(cls, before: "Status | None", state: State, total_steps: int, **changes: Any) -> "Status":
-        """A new status that keeps of the one before the steps done, saved and lost, that of saturation, and the segment."""
-        names = {"step", "checkpoint_step", "steps_lost", "saturated_at_step", "segment", "avoided_nodes", "cluster"}
-        kept = before.model_dump(include=names) if before is not None else {}
+        """A new status that keeps of the one before what is true of the run, whatever its segment."""
+        kept = before.model_dump(include=_OF_THE_RUN) if before is not None else {}
         return cls(state=state, total_steps=total_steps, **{**kept, **changes})
 
 

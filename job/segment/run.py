@@ -17,8 +17,9 @@ from job.rundir.claim import Cause, Segment, StopReason
 from job.rundir.lease import Lease
 from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
+from job.rundir.pace import paces
 from job.rundir.patience import at_start, patiently
-from job.rundir.status import State
+from job.rundir.status import State, iso
 from job.segment.anew import NO_GRAPH
 from job.segment.crash import crash_of, settle
 from job.segment.footprint import footprint, too_much
@@ -44,6 +45,7 @@ class Run:
     where nothing does; `restarts` tells after an exception whether it is to be started again, None if that could not even be put
     on record, `exit_code` what to exit with.
     `after_hang` is called where a step never ended, once that is on record, just before the process ends itself with its answer.
+    `limit_at` is when the allocation ends, in seconds since the epoch, for status.json.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Run:
         self.settings = plan.settings.with_cpus()
         self.restarts: bool | None = None
         self.exit_code = 1
+        self.limit_at: float | None = None
         self.trainer: Trainer
         self.log: EventLog
         self._plan = plan
@@ -100,6 +103,11 @@ class Run:
             values = self.settings.model_dump(mode="json")
             self._plan.record.model_copy(update={"settings": values}).write(self.run_dir)
 
+    def _progress(self) -> dict[str, Any]:
+        told, clock = self.trainer.progress(), self.trainer.clock
+        told |= paces(self._lease.before, clock.step_ms(told["step"]), clock.num_steps(told["step"]))
+        return {**told, "limit_at": iso(self.limit_at) if self.limit_at is not None else None}
+
     def load(self) -> None:
         """Load torch, the data and the newest good checkpoint, and write `started` or `resumed`.
 
@@ -129,10 +137,11 @@ class Run:
         if state is not None:
             self._write_carried(state["pending"])
             self.trainer.restore(state)
-        lease.heartbeat.progress = self.trainer.progress
+        lease.heartbeat.progress = self._progress
         self.watchdog.watch(self.trainer)
         with contextlib.suppress(OSError):  # without it the segment counts as one that has come to nothing
             lease.claim.note(from_step=self.trainer.step, began_at=time.time())
+        lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"start_up_s": lease.age_s()})
         write_start(self.log, self._tell, lease, self.settings, device_name(device), self.trainer.step, past, state)
         left = footprint(self.settings, self.trainer.weights_bytes)
         self._tell(left.words)

@@ -37,12 +37,14 @@ class Clock:
         (last_step, last_s), self._last_lap = self._last_lap, (step, self.elapsed_s)
         return (step - last_step) / (self._last_lap[1] - last_s)
 
-    def eta_s(self, step: int, total_steps: int) -> float | None:
-        """Seconds left at this process's mean speed, None before it has made a step."""
+    def step_ms(self, step: int) -> float | None:
+        """Milliseconds a step in this process, all that trains beside it included; None before it has made one."""
         first_step, first_s = self._first
-        if step <= first_step:
-            return None
-        return round((total_steps - step) * (self.elapsed_s - first_s) / (step - first_step), 1)
+        return 1000 * (self.elapsed_s - first_s) / (step - first_step) if step > first_step else None
+
+    def num_steps(self, step: int) -> int:
+        """Steps that this process has made."""
+        return step - self._first[0]
 
     def go_on_from(self, step: int, elapsed_s: float) -> None:
         """Go on from where a checkpoint was made."""

@@ -97,10 +97,11 @@ class Trainer:
     def progress(self) -> dict[str, Any]:
         """What status.json tells of training; called by the heartbeat's thread."""
         step, detector = self.step, self.monitor.detector
+        step_ms, left = self.clock.step_ms(step), self.settings.total_steps - step
         return {
             "step": step,
             "checkpoint_step": self.saver.saved_step,
-            "eta_s": self.clock.eta_s(step, self.settings.total_steps),
+            "eta_s": round(left * step_ms / 1000, 1) if step_ms is not None else None,
             "saturation": detector.verdict,
             "saturated_at_step": detector.saturated_at_step,
             "verdict": detector.words,

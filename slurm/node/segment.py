@@ -148,6 +148,7 @@ def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -
         # What a save has cost so far, several times over, and a step or two.
         margin_s = max(10.0, 5 + 3 * run.trainer.saver.save_s)
         is_near = limit.is_near(margin_s, look_anew=stop.was_continued())
+        run.limit_at = limit.end
         run.watchdog.ends_at = limit.end - LAST_CALL_S if limit.end is not None else None
         return is_near
 
