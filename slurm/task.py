@@ -46,3 +46,20 @@ class ElementTask(Task):
         from slurm.node.element import element_of
 
         return lambda: element_of(self.sweep, self.number, os.environ)
+
+
+class CheckTask:
+    """The job of `aae-slurm check --on-node`: looks around on the node, and writes down what it finds."""
+
+    def __init__(self, folder: str, nonce: str) -> None:
+        self.folder = folder
+        self.nonce = nonce
+
+    def __call__(self) -> None:
+        """Look; what is found lies in the folder."""
+        from job.output import install, wait_for_no_reader
+        from slurm.node.look import look
+
+        install()
+        wait_for_no_reader()
+        look(self.folder, self.nonce, os.environ)

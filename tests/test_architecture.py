@@ -32,6 +32,7 @@ WINGS: dict[str, set[str]] = {
     "job.commands": set(),
     "job.__main__": set(),
     "slurm.scheduler": set(),
+    "slurm.findings": set(),
     "slurm.node": set(),
     "slurm.task": set(),
     "slurm.aftermath": set(),

@@ -66,7 +66,7 @@ def test_bench_prints_a_table_and_json(
     """Modes take turns in processes of their own, fresh and aged; times are positive, and the ratios fit them."""
     monkeypatch.setattr("job.proofs.bench.TURN_S", 0.05)
     monkeypatch.setattr("job.proofs.bench.AGE_STEPS", 20)
-    monkeypatch.setattr("job.proofs.bench.modes_for", lambda _: [Mode("lecture"), Mode("ours"), Mode("floor")])
+    monkeypatch.setattr("job.proofs.bench.modes_for", lambda *_, **__: [Mode("lecture"), Mode("ours"), Mode("floor")])
     monkeypatch.chdir(tmp_path)
     assert bench.run(["--turns", "3", *SMALL, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -129,7 +129,7 @@ def test_an_aged_state_continues_in_every_mode() -> None:
 
 def test_the_table_has_a_row_for_every_mode() -> None:
     """Ratios are medians of ratios of turns that follow each other; only this project's rows have a floor."""
-    modes = modes_for(CPU)
+    modes = modes_for(CPU, Settings(), short=False)
     measured = [Measured(mode, [10.0 * (i + 1), 20.0 * (i + 1)], [20.0 * (i + 1)] * 2) for i, mode in enumerate(modes)]
     result = Bench(
         Settings(num_threads=2, max_steps=1000), "cpu", measured, [Beside("evaluation", 30.0, 5)], (1.5, 2.0)

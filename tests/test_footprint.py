@@ -140,6 +140,9 @@ def test_a_finished_run_leaves_little_and_goes_on(tmp_path: Path) -> None:
     assert json.loads(job.output)[0]["size_bytes"] == size_bytes(job.run_dir)
     assert job.slurm("status", "small") == 0
     assert size(size_bytes(job.run_dir)) in job.output
+    settings = Settings.model_validate(json.loads(job.run_dir.settings_file.read_bytes())["settings"])
+    sizes = [path.stat().st_size for path in (job.run_dir.checkpoint_file(400), job.run_dir.final_weights)]
+    assert [footprint(settings).checkpoint_bytes, footprint(settings).weights_bytes] == pytest.approx(sizes, rel=0.15)
     collect_run(job.run_dir, tmp_path / "out")
     rows = (tmp_path / "out" / "small" / "evaluations.csv").read_text().splitlines()
     assert rows[0].startswith("step,num_images,reconstruction_bce")
@@ -149,7 +152,7 @@ def test_a_finished_run_leaves_little_and_goes_on(tmp_path: Path) -> None:
 def test_what_a_long_run_will_leave_is_told_with_the_cadence_that_fits() -> None:
     """Three days of a fast GPU: as many lattices as nobody looks at, and a log of gigabytes."""
     days = Settings(max_steps=200_000_000)
-    found = footprint(days, 69_000_000)
+    found = footprint(days)
     assert found.num_lattices == 400_000
     told = dict(too_much(days, found))
     assert "AAE_LATTICE_EVERY_STEPS=100000 " in told["many_lattices"]
@@ -163,8 +166,8 @@ def test_what_a_long_run_will_leave_is_told_with_the_cadence_that_fits() -> None
             "evaluate_every_steps": fits["AAE_EVALUATE_EVERY_STEPS"],
         }
     )
-    assert too_much(fitting, footprint(fitting, 0)) == []
-    assert too_much(Settings(), footprint(Settings(), 0)) == []
+    assert too_much(fitting, footprint(fitting)) == []
+    assert too_much(Settings(), footprint(Settings())) == []
 
 
 def test_a_window_is_never_shorter_than_200_steps_by_default_and_a_run_keeps_its_own(tmp_path: Path) -> None:

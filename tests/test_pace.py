@@ -59,9 +59,9 @@ def test_a_forecast_is_its_formula() -> None:
     """An hour at a time, less the signal's delay and the start; the waits are between the segments."""
     hour = Allocation(time="01:00:00", signal_delay_s=120)
     found = forecast(100_000, 100.0, hour, start_up_s=10, wait_s=100)
-    assert (found.train_s, found.segment_s, found.segments) == (10_000, 3470, 3)
+    assert (found.train_s, found.segment_s, found.segments) == (10_000, 3455, 3)
     assert found.total_s == 10_000 + 3 * 10 + 2 * 100
-    training = forecast(100_000, 100.0, hour, start_up_s=10, wait_s=100, left_s=1120)
+    training = forecast(100_000, 100.0, hour, start_up_s=10, wait_s=100, left_s=1135)
     assert (training.first_segment_s, training.segments) == (1000, 4)
     assert training.total_s == 10_000 + 3 * 10 + 3 * 100
     assert forecast(100_000, 100.0, None, start_up_s=10).total_s == 10_010

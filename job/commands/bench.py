@@ -22,6 +22,11 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--turns", type=count, default=6, metavar="N", help="turns of about a second each [6]")
     parser.add_argument(
+        "--short",
+        action="store_true",
+        help="only the lecture's loop and that of these settings, nothing beside the steps",
+    )
+    parser.add_argument(
         "--from", dest="aged", type=find_run, metavar="RUN", help="take aged weights from a run's newest checkpoint"
     )
     parser.add_argument(
@@ -48,7 +53,7 @@ def run(arguments: list[str]) -> int:
             trained = measure_quality(settings, options.quality, folder.path, tell)
             found, lines = quality_json(trained), quality_table(trained)
         else:
-            result = measure(settings, options.turns, folder.path, tell, options.aged)
+            result = measure(settings, options.turns, folder.path, tell, options.aged, short=options.short)
             found, lines = as_json(result), table(result)
     print(json.dumps(found, indent=1) if options.json else "\n".join(lines))
     return EXIT_FINISHED

@@ -52,13 +52,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
-    """The measurements and where they were made; `ends_s` are from the command to the first step, and from the last to the end."""
+    """The measurements and where they were made; `ends_s` are from the command to the first step, and from the last to the end.
+
+    In short nothing is `beside`, and `ends_s` is None.
+    """
 
     settings: Settings
     device: str
     measured: list[Measured]
     beside: list[Beside]
-    ends_s: tuple[float, float]
+    ends_s: tuple[float, float] | None
 
     @property
     def lecture(self) -> Measured:
@@ -78,8 +81,11 @@ class Bench:
         return next(floors, None) if mode.kind == "ours" else None
 
 
-def modes_for(device: torch.device) -> list[Mode]:
-    """What there is to measure on a device."""
+def modes_for(device: torch.device, settings: Settings, *, short: bool) -> list[Mode]:
+    """What there is to measure on a device; in short, the lecture's loop and that in which a run at these settings trains."""
+    if short:
+        graph = device.type == "cuda" and settings.cuda_graph is not False
+        return [Mode("lecture"), Mode("ours", settings.precision, graph)]
     precisions = ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16")
     graphs = (False, True) if device.type == "cuda" else (False,)
     ours = [Mode("ours", precision, graph) for precision in precisions for graph in graphs]
@@ -87,9 +93,15 @@ def modes_for(device: torch.device) -> list[Mode]:
 
 
 def measure(
-    settings: Settings, num_turns: int, folder: Path, tell: Callable[[str], None], aged_run: RunDir | None = None
+    settings: Settings,
+    num_turns: int,
+    folder: Path,
+    tell: Callable[[str], None],
+    aged_run: RunDir | None = None,
+    *,
+    short: bool = False,
 ) -> Bench:
-    """Measure every mode in so many turns, and the work beside the steps in run directories below `folder`.
+    """Measure every mode in so many turns and, unless in short, the work beside the steps in run directories below `folder`.
 
     `aged_run` is a run whose newest checkpoint is the aged state, None for one that is made here. Raises AaeError if one of the
     processes ends, UsageError if there is no such checkpoint.
@@ -97,7 +109,7 @@ def measure(
     device = choose_device(settings.device)
     aged = _aged(settings, device, folder, tell) if aged_run is None else _state_of(aged_run, settings)
     players: list[_Player] = []
-    modes = modes_for(device)
+    modes = modes_for(device, settings, short=short)
     at_once = len(modes) if device.type == "cpu" else 1
     try:
         for first in range(0, len(modes), at_once):
@@ -116,10 +128,12 @@ def measure(
         for player in players:
             player.end()
     measured = [Measured(player.mode, player.fresh_ms, player.aged_ms) for player in players]
-    result = Bench(settings, _name(device), measured, [], (0.0, 0.0))
-    tell("the work beside the steps")
-    beside: list[Beside] = alone(measure_beside, settings, folder, median(result.of_run.aged_ms))
-    ends_s = measure_ends(settings, folder)
+    result = Bench(settings, _name(device), measured, [], None)
+    beside: list[Beside] = []
+    if not short:
+        tell("the work beside the steps")
+        beside = alone(measure_beside, settings, folder, median(result.of_run.aged_ms))
+    ends_s = None if short else measure_ends(settings, folder)
     return Bench(settings, result.device, measured, beside, ends_s)
 
 
@@ -218,18 +232,23 @@ def table(result: Bench) -> list[str]:
     step_ms, total = median(run.aged_ms), settings.total_steps
     share = sum(row.share(step_ms, total) for row in result.beside)
     of_run = f"a run of {total:,} steps"
-    return [
+    told = [
         *lines,
         "",
         "aged: as after some thousand steps; x lecture: how many of its steps fit into one of the lecture's; x floor: how many",
         f"times its matrix products alone. Fastest here: {fastest(result).mode.name}",
-        "",
-        f"{'beside the steps':40}{'ms':>9}{'times':>9}{'share':>12}   of {of_run}",
-        *(f"{r.name:40}{r.ms:9.2f}{r.times:9.1f}{r.share(step_ms, total):12.2%}" for r in result.beside),
-        f"{'together':58}{share:12.2%}",
-        "",
-        f"from the command to the first step {result.ends_s[0]:.1f} s, from the last step to the end {result.ends_s[1]:.1f} s",
     ]
+    if result.beside:
+        told += [
+            "",
+            f"{'beside the steps':40}{'ms':>9}{'times':>9}{'share':>12}   of {of_run}",
+            *(f"{r.name:40}{r.ms:9.2f}{r.times:9.1f}{r.share(step_ms, total):12.2%}" for r in result.beside),
+            f"{'together':58}{share:12.2%}",
+        ]
+    if result.ends_s is not None:
+        first, last = result.ends_s
+        told += ["", f"from the command to the first step {first:.1f} s, from the last step to the end {last:.1f} s"]
+    return told
 
 
 def fastest(result: Bench) -> Measured:
@@ -254,6 +273,7 @@ def as_json(result: Bench) -> dict[str, Any]:
             }
         modes.append(found | {"aged_by_fresh": measured.aged_by_fresh})
     step_ms, total = median(result.of_run.aged_ms), result.settings.total_steps
+    first_s, last_s = result.ends_s or (None, None)
     return {
         "device": result.device,
         "processor": cpu_model(),
@@ -265,6 +285,6 @@ def as_json(result: Bench) -> dict[str, Any]:
         "beside": [
             {"name": r.name, "ms": r.ms, "times": r.times, "share": r.share(step_ms, total)} for r in result.beside
         ],
-        "seconds_to_first_step": result.ends_s[0],
-        "seconds_from_last_step": result.ends_s[1],
+        "seconds_to_first_step": first_s,
+        "seconds_from_last_step": last_s,
     }

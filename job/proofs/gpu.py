@@ -8,12 +8,13 @@ from torch import Tensor
 from job.config.settings import Settings
 from job.data.batches import Batches
 from job.data.images import load_images
+from job.errors import GraphError
 from job.log.writer import EventLog
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
 from job.training.averaged_weights import AveragedWeights
 from job.training.device import prepare_torch
-from job.training.graph import GraphedStep
+from job.training.graph import WARM_UP_STEPS, GraphedStep
 from job.training.phases import Phases, new_model
 from job.training.trainer import Trainer
 
@@ -43,6 +44,40 @@ def graph_gives_the_same_bytes(settings: Settings, num_steps: int = 40) -> bool:
     """Whether recorded steps leave what steps one by one leave; raises GraphError where they cannot be recorded."""
     one_by_one, recorded = (state_after(settings, num_steps, graph=graph) for graph in (False, True))
     return all(torch.equal(a, b) for a, b in zip(one_by_one, recorded, strict=True))
+
+
+def refuses_what_cannot_be_recorded(settings: Settings) -> bool:
+    """Whether a recording that is made to fail, by a wait for the GPU within it, ends in GraphError; spoils this process."""
+    device, _ = prepare_torch(settings)
+    phases = Phases(new_model(settings).to(device), settings, device)
+
+    def waits(images: Tensor) -> Tensor:
+        readings = phases.step(images)
+        torch.cuda.synchronize()
+        return readings
+
+    train = GraphedStep(waits, phases.changed, device, lambda _: None)
+    images = torch.rand(settings.batch_size, 28 * 28, device=device)
+    try:
+        for _ in range(WARM_UP_STEPS + 1):
+            train(images)
+    except GraphError:
+        return True
+    return False
+
+
+def describe_gpu(settings: Settings) -> str | None:
+    """The GPU that torch computes on, with its compute capability and torch's CUDA; None if it sees none.
+
+    Multiplies there; raises RuntimeError where driver, torch and GPU do not fit together.
+    """
+    if not torch.cuda.is_available():
+        return None
+    product = torch.ones(64, 64, device="cuda") @ torch.ones(64, 64, device="cuda")
+    if product.sum().item() != 64**3:
+        raise RuntimeError("a product of ones on the GPU has a wrong sum")
+    major, minor = torch.cuda.get_device_capability()
+    return f"{torch.cuda.get_device_name()}, capability {major}.{minor}, torch {torch.__version__} with CUDA {torch.version.cuda}"
 
 
 def train_without_waiting(settings: Settings, folder: Path, num_steps: int = 60) -> None:

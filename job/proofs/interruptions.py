@@ -54,11 +54,17 @@ class Process:
             self.terminal = None
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment in which the commands of `aae-job` read these settings, and no others."""
+    values = settings.model_dump(mode="json")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AAE_")}
+    return kept | {f"AAE_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+
+
 def start(settings: Settings, run_dir: RunDir, *, on_terminal: bool = False) -> Process:
     """Start a run as a process of its own, in a session of its own if it is to have a terminal."""
-    values = settings.model_dump(mode="json") | {"runs_dir": str(run_dir.path.parent), "run_name": run_dir.path.name}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AAE_")}
-    environment |= {f"AAE_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+    here = {"runs_dir": run_dir.path.parent, "run_name": run_dir.path.name}
+    environment = environment_of(settings.model_copy(update=here))
     printed = run_dir.path.with_suffix(".printed")
     command = [sys.executable, "-P", "-m", "job"]
     if not on_terminal:

@@ -28,15 +28,15 @@ class Plan:
     is_new: bool = False
 
 
-def plan_start(configuration: Configuration) -> Plan:
+def plan_start(configuration: Configuration, *, needs_data: bool = True) -> Plan:
     """Compare what is asked with what the run is.
 
-    Raises UsageError if it is another run, naming each difference, or if its data set is not there, OSError if the run
-    directory cannot be read now.
+    Raises UsageError if it is another run, naming each difference, or if its data set is needed and not there, OSError if the
+    run directory cannot be read now.
     """
     run_dir = RunDir(configuration.settings.run_dir)
     plan = _plan_against(run_dir, Record.of(configuration))
-    if not plan.is_finished:
+    if needs_data and not plan.is_finished:
         check_dataset(plan.settings.dataset, plan.settings.data_dir)
     return plan
 

@@ -143,7 +143,7 @@ class Run:
             lease.claim.note(from_step=self.trainer.step, began_at=time.time())
         lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"start_up_s": lease.age_s()})
         write_start(self.log, self._tell, lease, self.settings, device_name(device), self.trainer.step, past, state)
-        left = footprint(self.settings, self.trainer.weights_bytes)
+        left = footprint(self.settings)
         self._tell(left.words)
         graph = self.trainer.records_graph
         changes = of_changes(

@@ -35,11 +35,6 @@ class AveragedWeights:
             kept = min(self._decay**EVERY_STEPS, (1 + number) / (10 + number))
             torch._foreach_lerp_(self._averages, self._trained, 1 - kept)
 
-    @property
-    def num_bytes(self) -> int:
-        """What `state_dict` takes."""
-        return sum(average.nbytes for average in self._averages)
-
     def state_dict(self) -> dict[str, Any]:
         """The averages by the model's names, which go before its own; none where there is no average."""
         return {n: w for n, w in self.model.state_dict().items() if self._decay and not n.startswith("discriminator.")}

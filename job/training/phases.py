@@ -130,12 +130,6 @@ class Phases:
         weights = {id(w): w.detach() for of in (self.model, self._working.networks) for w in of.parameters()}
         return [*weights.values(), *moments, self._steps]
 
-    @property
-    def num_bytes(self) -> int:
-        """What the weights and Adam's two moments of each take."""
-        moments = (m for optimizer in self._optimizers.values() for m in optimizer.moments)
-        return sum(p.nbytes for p in self.model.parameters()) + sum(m.nbytes for m in moments)
-
     def state_dict(self) -> dict[str, Any]:
         """The weights and the state of each Adam."""
         return {

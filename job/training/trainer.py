@@ -84,12 +84,6 @@ class Trainer:
         return self._average.model
 
     @property
-    def weights_bytes(self) -> int:
-        """About the size of a checkpoint and of the weights in `final/`."""
-        weights = sum(weight.nbytes for weight in self.model.parameters())
-        return self._phases.num_bytes + self._average.num_bytes + weights
-
-    @property
     def is_over(self) -> bool:
         """Whether nothing is left to train: the total is reached, or the run ends here as saturated."""
         return self.step >= self.settings.total_steps or self.monitor.is_over(self.step)

@@ -12,6 +12,9 @@ COMMANDS = {
         "slurm.node.run",
         "for plain sbatch scripts: trains inside the present allocation, with the same stop, save and requeue",
     ),
+    "check": Command(
+        "slurm.login.check.command", "finds what would make a submit go wrong later, and reckons how long the run takes"
+    ),
     "status": Command(
         "slurm.login.status",
         "one line a run: state, steps, time left; works without accounting and without the scheduler",

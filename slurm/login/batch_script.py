@@ -14,8 +14,9 @@ from job.config.allocation import Allocation
 from job.rundir.directory import RunDir
 from job.rundir.sweep import Array, SweepDir
 from job.segment.memory import raised_memory_mb
+from slurm.findings import CheckDir
 from slurm.scheduler.ask import clean_environment
-from slurm.task import ElementTask, Task
+from slurm.task import CheckTask, ElementTask, Task
 
 # Runs first on the node. SIGUSR2, which would kill a process without a handler, waits from here on until the task can
 # serve it; `env --block-signal` would do as well, but needs coreutils 8.31. -P keeps the working directory, where a user's
@@ -66,13 +67,14 @@ class Order:
     """What Slurm is asked for: one run's job, or an array of them.
 
     `folder` takes submitit's files; `task` is written there as `pickle` before sbatch is asked, and `where` tells the aftermath
-    which run, or which array of a sweep, it comes after. `memory_mb` stands in for AAE_SLURM_MEM, `count` is the array's
-    length, `parallel` how many of it may run at once, and `after` are arrays that are to end first.
+    which run, or which array of a sweep, it comes after; without it nothing comes after. `memory_mb` stands in for
+    AAE_SLURM_MEM, `count` is the array's length, `parallel` how many of it may run at once, and `after` are arrays that are to
+    end first.
     """
 
     name: str
     folder: Path
-    task: Task
+    task: Task | CheckTask
     pickle: str
     where: tuple[str, ...]
     memory_mb: int | None
@@ -110,6 +112,11 @@ class Order:
             after,
         )
 
+    @classmethod
+    def of_check(cls, check_dir: CheckDir, nonce: str) -> "Order":
+        """A job that looks around on a node."""
+        return cls("aae-check", check_dir.slurm, CheckTask(str(check_dir.path), nonce), TASK, (), None)
+
     @property
     def job(self) -> str:
         """What a job calls itself in the shell of its script, as submitit does in the names of its files."""
@@ -130,7 +137,11 @@ def _executor_for(order: Order, allocation: Allocation) -> SlurmExecutor:
     after = [
         "code=$?",
         "trap '' TERM",  # a requeue ends the script, which has still to say where the job is not to be started
-        f'{shlex.quote(sys.executable)} -P -m slurm.aftermath {shlex.join(order.where)} "$code"',
+        *(
+            [f'{shlex.quote(sys.executable)} -P -m slurm.aftermath {shlex.join(order.where)} "$code"']
+            if order.where
+            else []
+        ),
         'exit "$code"',
     ]
     extra = {name.replace("_", "-"): value for name, value in allocation.extra.items() if value is not False}

@@ -11,6 +11,7 @@ from job.config.allocation import Allocation
 from job.rundir.status import Status
 
 START_UP_S = 4.0  # from the job's start to its first step, measured on CPUs; a run that has started tells its own
+EARLY_S = 15.0  # Slurm looks at time limits every 30 s, so its signal comes that much too early in the mean
 REQUEUE_S = 121.0  # cred_expire of slurm.conf by default, and a second: Slurm starts no requeued job earlier
 
 
@@ -22,8 +23,8 @@ class Forecast:
         total_s  = train_s + start_up_s * segments + wait_s * (segments - 1)
 
     `step_ms` is the pace, `steps` what is left; `first_segment_s` is what the present segment can still train, `segment_s`
-    what each later one can: its time limit less the signal's delay and the start; both None without a time limit. Of a segment
-    that trains already no start is counted. `total_s` holds no wait before the first start: nobody knows the queue.
+    what each later one can: its time limit less the signal's delay, EARLY_S and the start; both None without a time limit. Of a
+    segment that trains already no start is counted. `total_s` holds no wait before the first start: nobody knows the queue.
     """
 
     steps: int
@@ -57,8 +58,8 @@ def forecast(
     train_s = steps * step_ms / 1000
     segment_s = first_s = None
     if allocation is not None:
-        segment_s = max(allocation.time_min * 60.0 - allocation.signal_delay_s - start_up_s, 1.0)
-        first_s = segment_s if left_s is None else max(left_s - allocation.signal_delay_s, 0.0)
+        segment_s = max(allocation.time_min * 60.0 - allocation.signal_delay_s - EARLY_S - start_up_s, 1.0)
+        first_s = segment_s if left_s is None else max(left_s - allocation.signal_delay_s - EARLY_S, 0.0)
     more = 0 if segment_s is None or first_s is None else max(0, math.ceil((train_s - first_s) / segment_s))
     segments = more + 1 if steps > 0 else 0
     starts = segments if left_s is None else more

@@ -18,6 +18,7 @@ from job.rundir.status import read_status
 from job.rundir.sweep import SweepDir
 from job.segment.plan import plan_start
 from slurm.login.batch_script import Order, ignored_options, script_text
+from slurm.login.plan import plan_run
 from slurm.login.submit_once import submit_once
 from slurm.login.sweep.command import run_sweep
 from slurm.login.unbegun import death_before_beginning, newest_job_id, script_of
@@ -40,7 +41,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print one JSON object: run, run_dir, cluster, state, job_id, is_new, next; or script",
+        help="print one JSON object: run, run_dir, cluster, state, job_id, is_new, next, plan; or script",
     )
     parser.add_argument(
         "--sweep",
@@ -90,8 +91,11 @@ def _run_one(options: argparse.Namespace, configuration: Configuration) -> int:
     submission = submit_once(plan, configuration, local=options.local)
     if death is not None and submission.is_new:
         print(f"aae-slurm: warning: the last job was the same as this one; {death}", file=sys.stderr)
+    status = read_status(run_dir)
+    steps_done = status.step if status is not None else 0
+    ahead = None if options.local else plan_run(plan.settings, configuration.allocation, steps_done=steps_done)
     if options.json:
-        status = read_status(run_dir)
+        told |= {"plan": ahead.as_json() if ahead is not None else None}
         told |= {"state": status.state if status is not None else "submitted", "job_id": submission.job_id}
         told |= {"is_new": submission.is_new, "next": f"aae-slurm status {_quoted(run_dir)}"}
         print(json.dumps(told, indent=1))
@@ -99,6 +103,8 @@ def _run_one(options: argparse.Namespace, configuration: Configuration) -> int:
     name = _quoted(run_dir)
     print(f"run   {run_dir.path}")
     print(f"{'as' if submission.is_new else 'it has already'}    {submission.holder}")
+    if ahead is not None:
+        print(f"plan  {ahead.summary}")
     print(f"next:\n  aae-slurm status {name}\n  aae-slurm log {name} --follow --event step\n  aae-slurm cancel {name}")
     return 0
 

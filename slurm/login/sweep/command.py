@@ -8,8 +8,12 @@ from typing import Any
 from job.config.flags import Flags
 from job.errors import EXIT_FINISHED, UsageError
 from job.output import as_it_stands
-from job.rundir.sweep import Sweep
+from job.rundir.directory import RunDir
+from job.rundir.status import read_status
+from job.rundir.sweep import Sweep, SweepDir
 from slurm.login.batch_script import ignored_options
+from slurm.login.paces import Paces
+from slurm.login.plan import SweepPlan, plan_run
 from slurm.login.sweep.axes import Asked, ask, described, loop_to_type, read_axes
 from slurm.login.sweep.send import Outcome, dry_run, submit_sweep
 
@@ -41,7 +45,9 @@ def run_sweep(flags: Flags) -> int:
         (lambda _: None) if options.json else (lambda sweep: print(_head(sweep), flush=True))
     )
     outcome = submit_sweep(asked, options.parallel, tell)
-    print(json.dumps(_as_json(asked, outcome), indent=1) if options.json else _told(asked, outcome))
+    ahead = _ahead(asked, outcome)
+    told = _as_json(asked, outcome) | {"plan": ahead.as_json()}
+    print(json.dumps(told, indent=1) if options.json else _told(asked, outcome, ahead))
     if outcome.refusal is not None:
         raise outcome.refusal
     return EXIT_FINISHED
@@ -58,7 +64,19 @@ def _head(sweep: Sweep) -> str:
     return "\n".join([*lines, *(f"{word:<6} {end.run}  {described(end.values)}" for word, end in ends.items())])
 
 
-def _told(asked: Asked, outcome: Outcome) -> str:
+def _ahead(asked: Asked, outcome: Outcome) -> SweepPlan:
+    """The plan of those that are not finished yet."""
+    known, plans = Paces(asked.runs_dir), []
+    for run, configuration in asked.runs.items():
+        if run in outcome.live or run in outcome.submitted:
+            status = read_status(RunDir(configuration.settings.run_dir))
+            steps_done = status.step if status is not None else 0
+            plans.append(plan_run(configuration.settings, configuration.allocation, steps_done=steps_done, known=known))
+    sweep = SweepDir.named(asked.runs_dir, asked.sweep.name).read()
+    return SweepPlan(plans, sweep.arrays[-1].parallel if sweep is not None and sweep.arrays else None)
+
+
+def _told(asked: Asked, outcome: Outcome, ahead: SweepPlan) -> str:
     name = asked.sweep.name
     lines = [f"{len(outcome.finished):>5}  finished already"] if outcome.finished else []
     if outcome.live:
@@ -70,6 +88,7 @@ def _told(asked: Asked, outcome: Outcome) -> str:
         lines.append(f"{len(array.indices):>5}  submitted as array {array.job_id}{at_once}{after}")
     missing = _num_missing(asked, outcome)
     lines += [f"{missing:>5}  not submitted"] if missing else []
+    lines += [f"plan   {ahead.summary}"] if ahead.plans else []
     lines += [f"note: {note}" for note in outcome.notes]
     following = [f"aae-slurm status {name} --runs", f"aae-slurm collect {name} results"]
     if outcome.live or outcome.submitted:

@@ -1,0 +1,1 @@
+"""`aae-slurm check`: what would make a submit go wrong later, found before it."""
