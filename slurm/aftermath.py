@@ -4,6 +4,7 @@ A process that was killed has told nobody. The run directory tells: if this job'
 it is on record, it died, and the run is started again within its allowance. No exit code decides: steps rewrite them.
 """
 
+import contextlib
 import os
 import platform
 import signal
@@ -14,11 +15,13 @@ from typing import Any
 from job.errors import AaeError, StorageError
 from job.output import install, wait_for_no_reader
 from job.rundir.cancel import read_mark
+from job.rundir.claim import read_segment
 from job.rundir.directory import RunDir
 from job.rundir.patience import at_start, until_there
-from job.rundir.status import Status, now, write_status
+from job.rundir.status import Status, now, read_status, write_status
 from job.rundir.sweep import printed_by
 from job.segment.crash import Crash, records_before, what_to_change
+from job.segment.on_end import recorded_command, tell_of_end
 from slurm.node.element import element_of
 from slurm.node.postmortem import put_on_record, task_lives
 from slurm.node.restart import plan_restart, restart_unseen
@@ -67,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         # With this script Slurm ends the task too, which takes it for an operator's requeue, and saves.
         print("aae-slurm: srun was killed, not what it had started; that saves, and the job starts again", flush=True)
     elif told is None or told.state != "waiting":
+        _tell_of_end(run_dir, start, told)
         return
     _start_again(run_dir, start, told)
 
@@ -82,7 +86,28 @@ def _start_again(run_dir: RunDir, start: Start, told: Status | None) -> None:
         again = f"Slurm did not requeue the job: {refusal}; submit the run again to go on"
         print(f"aae-slurm: {again}", file=sys.stderr, flush=True)
         if told is not None:
-            write_status(run_dir, _amended(told, again))
+            told = _amended(told, again)
+            write_status(run_dir, told)
+            tell_of_end(run_dir, told, recorded_command(run_dir), _say, stays=True)
+
+
+def _tell_of_end(run_dir: RunDir, start: Start, told: Status | None) -> None:
+    """Have AAE_ON_END tell of the end that was put on record, or of that which the task wrote and may not have lived to tell of."""
+    with contextlib.suppress(AaeError, OSError):
+        status = told or _written_by(run_dir, start)
+        if status is not None:
+            tell_of_end(run_dir, status, recorded_command(run_dir), _say, is_found=told is None)
+
+
+def _written_by(run_dir: RunDir, start: Start) -> Status | None:
+    """The status of a run, None where another job has written it."""
+    status = read_status(run_dir)
+    segment = read_segment(run_dir, status.segment) if status is not None else None
+    return status if segment is not None and segment.owner.is_of_job(start.owner) else None
+
+
+def _say(line: str) -> None:
+    print(f"aae-slurm: {line}", flush=True)
 
 
 def _amended(status: Status, words: str, **changes: Any) -> Status:

@@ -156,6 +156,7 @@ OTHER_VALUES: dict[str, object] = {
     "device": "cpu",
     "num_threads": 7,
     "step_limit_s": 5.0,
+    "on_end": 'echo "it\'s\n$AAE_STATE"',
     "cuda_graph": False,
     "log_every_steps": 3,
     "checkpoint_every_s": 9,

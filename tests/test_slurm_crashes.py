@@ -202,13 +202,16 @@ def test_without_scontrol_the_run_waits_for_a_submit(job: SlurmJob, whole: Trace
     commands.mkdir()
     for name in ("srun", "env", "rm", "cp"):
         (commands / name).symlink_to(shutil.which(name) or "")
-    job_id = job.submit(slurm_setup=f'["export PATH={commands}"]')
+    told = tmp_path / "told"
+    on_end = f'echo "$AAE_STATE, $AAE_VERDICT" >> {told}'
+    job_id = job.submit(slurm_setup=f'["export PATH={commands}"]', on_end=on_end)
     with job.resting_at(150) as process:
         os.kill(process, signal.SIGUSR2)
     assert job.cluster.wait_for_state(job_id, "FAILED", "COMPLETED") == "FAILED"
     shown = job.shown()
     assert (shown["state"], shown["needs_person"]) == ("waiting", True)
     assert "scontrol cannot be run here" in job.status()["verdict"]
+    assert told.read_text() == f"waiting, {job.status()['verdict']}\n"
     job.wait_until_finished(job.submit())
     assert job.lost() == [0]
     assert job.traces() == whole

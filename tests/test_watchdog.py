@@ -37,7 +37,7 @@ def test_a_step_that_never_ends_ends_the_process_with_its_story(small_job: Job, 
     program = f"{HANGING}\nfrom job.__main__ import main\nhang(50)\nsys.exit(main([]))"
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],
-        env={**small_job.environment, "AAE_STEP_LIMIT_S": "2"},
+        env={**small_job.environment, "AAE_STEP_LIMIT_S": "2", "AAE_ON_END": 'echo "it has $AAE_STATE"'},
         capture_output=True,
         text=True,
         check=False,
@@ -45,6 +45,7 @@ def test_a_step_that_never_ends_ends_the_process_with_its_story(small_job: Job, 
     )
     assert done.returncode == 1, done.stderr
     assert "AAE_STEP_LIMIT_S" in done.stderr
+    assert "it has failed" in done.stdout
     (failed,) = small_job.events("failed")
     assert (failed["reason"], failed["exit_code"]) == ("hung", 1)
     assert "in addcmul" in failed["traceback"]

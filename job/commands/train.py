@@ -37,12 +37,12 @@ def run(arguments: list[str]) -> int:
                 if reason is not None:
                     return _leave(segment, stop, reason)
                 segment.finish()
+                trainer = segment.trainer
+                print(f"finished: {trainer.step:,} steps, {duration(trainer.clock.elapsed_s)} of training")
+                _tell_results(plan)
+                return EXIT_FINISHED
         except GraphError as error:
             start_anew(stop, error)
-    trainer = segment.trainer
-    print(f"finished: {trainer.step:,} steps, {duration(trainer.clock.elapsed_s)} of training")
-    _tell_results(plan)
-    return EXIT_FINISHED
 
 
 def _train_visibly(segment: Run, stop: SignalStop) -> StopReason | None:

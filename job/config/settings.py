@@ -23,6 +23,7 @@ FREE = frozenset(
         "num_threads",
         "cuda_graph",
         "step_limit_s",
+        "on_end",
         "log_every_steps",
         "checkpoint_every_s",
         "checkpoint_every_steps",
@@ -47,6 +48,8 @@ FREE = frozenset(
     }
 )
 MIN_WINDOW_STEPS = 200  # by default: an epoch of a small data set takes a fast device no time at all
+# What AAE_ON_END finds in its environment beside that of the run's process; no settings.
+OF_AN_END = ("AAE_RUN_DIR", "AAE_STATE", "AAE_VERDICT")
 # May grow on resume while the learning rates are constant; else they enter the weights, and are fixed.
 TOTAL = frozenset({"epochs", "max_steps"})
 
@@ -152,6 +155,11 @@ class Settings(BaseModel):
         None,
         description="Seconds that a step may take; a longer one ends the process, which comes back within its allowance; by "
         "default 20 times the slowest step seen, at least 600.",
+    )
+    on_end: str | None = Field(
+        None,
+        description="Shell command that is run once when the run is finished, has failed, or waits because Slurm refused to start "
+        "its job again, with AAE_RUN_DIR, AAE_STATE and AAE_VERDICT set, for 60 s at most.",
     )
     cuda_graph: Annotated[Literal["auto", True, False], BeforeValidator(_auto_or_switch)] = Field(
         "auto",

@@ -16,7 +16,7 @@ from job.config.allocation import Allocation
 from job.config.env_file import read_env_file
 from job.config.options import mistakes_in_options
 from job.config.recipes import RECIPES
-from job.config.settings import Settings
+from job.config.settings import OF_AN_END, Settings
 from job.errors import SettingsError
 
 PREFIX = "AAE_"
@@ -93,7 +93,10 @@ def read_configuration(
     if env_file is not None:
         in_file, found = read_env_file(env_file, [variable(field) for field in FIELDS])
         mistakes += found
-    mistakes += _unknown_names(environment, "environment") + _unknown_names(in_file, "env-file")
+    known = (
+        OF_AN_END if environment.keys() >= set(OF_AN_END) else ()
+    )  # alone AAE_RUN_DIR is a slip, all three are no accident
+    mistakes += _unknown_names(environment, "environment", known) + _unknown_names(in_file, "env-file")
 
     if environment.get("SLURM_CLUSTERS") and not environment.get("AAE_SLURM_CLUSTER"):
         environment = {**environment, "AAE_SLURM_CLUSTER": environment["SLURM_CLUSTERS"]}
@@ -131,12 +134,12 @@ def _read_variables(variables: Mapping[str, str | None]) -> dict[str, Any]:
     return {**run, **{f"slurm_{name}": value for name, value in allocation.items()}}
 
 
-def _unknown_names(variables: Mapping[str, str | None], source: str) -> list[str]:
+def _unknown_names(variables: Mapping[str, str | None], source: str, others: tuple[str, ...] = ()) -> list[str]:
     known = [variable(field) for field in FIELDS]
     return [
         f"{name}={variables[name]} ({source}): not a setting; did you mean {nearest(name.upper(), known)}?"
         for name in sorted(variables)
-        if name.upper().startswith(PREFIX) and name not in known
+        if name.upper().startswith(PREFIX) and name not in known and name not in others
     ]
 
 

@@ -63,7 +63,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 def start(settings: Settings, run_dir: RunDir, *, on_terminal: bool = False) -> Process:
     """Start a run as a process of its own, in a session of its own if it is to have a terminal."""
-    here = {"runs_dir": run_dir.path.parent, "run_name": run_dir.path.name}
+    # Nobody waits for the end of a proof's runs.
+    here = {"runs_dir": run_dir.path.parent, "run_name": run_dir.path.name, "on_end": None}
     environment = environment_of(settings.model_copy(update=here))
     printed = run_dir.path.with_suffix(".printed")
     command = [sys.executable, "-P", "-m", "job"]

@@ -99,6 +99,10 @@ class RunDir:
         """There as long as the segment may write."""
         return self.path / ".claims" / f"{segment:06d}.pass"
 
+    def told_mark(self, segment: int) -> Path:
+        """There once AAE_ON_END has been started for the end that the segment wrote."""
+        return self.path / ".claims" / f"{segment:06d}.told"
+
     def checkpoint_file(self, step: int) -> Path:
         return self.checkpoints / (STEP_NAME.format(step) + ".pt")
 

@@ -23,6 +23,7 @@ from job.rundir.status import State, iso
 from job.segment.anew import NO_GRAPH
 from job.segment.crash import crash_of, settle
 from job.segment.footprint import footprint, too_much
+from job.segment.on_end import tell_of_end
 from job.segment.opening import of_changes, of_disk, of_machine, write_start
 from job.segment.plan import Plan
 from job.segment.restarts import used_up
@@ -69,7 +70,7 @@ class Run:
         self._allowance = allowance
         self._tell = tell
         self._after_hang = after_hang
-        self.watchdog = Watchdog(self.settings.step_limit_s, self._hangs)
+        self.watchdog = Watchdog(self.settings.step_limit_s, self._hangs, self.tell_of_end)
         self._lease: Lease
         self._outbox: Outbox
         self._still_told_s = 0.0
@@ -229,6 +230,10 @@ class Run:
         with contextlib.suppress(OSError):
             self._lease.heartbeat.write(**changes)
 
+    def tell_of_end(self, *, stays: bool = False) -> None:
+        """Run AAE_ON_END if the segment has ended the run, or left it to wait, where it `stays`, with nobody to start it again."""
+        tell_of_end(self.run_dir, self._lease.heartbeat.status, self.settings.on_end, self._tell, stays=stays)
+
     def used_up(self, cause: Cause) -> str | None:
         """Why the allowance for automatic restarts is used up if the segment ends now like this; None if it is not."""
         if self._allowance is None:
@@ -262,6 +267,7 @@ class Run:
                 self._fail(error)
         self._lease.end()
         self._outbox.close()
+        self.tell_of_end()
 
     def _fail(self, error: BaseException) -> None:
         heartbeat = self._lease.heartbeat

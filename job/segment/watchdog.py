@@ -16,6 +16,7 @@ LAST_S = 5.0  # at the end of the allocation a step may take no more, or twice t
 POLL_S = 1.0
 STILL_S = 10.0  # a look that comes so much later tells of a process that stood still
 STORY_S = 30.0  # how long the story may take to be written, where it is the disk that hangs
+TELL_S = 65.0  # and then AAE_ON_END
 
 
 class Steps(Protocol):
@@ -33,16 +34,19 @@ class Steps(Protocol):
 class Watchdog:
     """A thread beside the loop; `ends_at` is when the allocation is nearly over, in seconds since the epoch: a step that hangs then
     is not waited for, or nobody would be left to have the job started again. `hangs` is called once, in a thread of its own,
-    with what is to be told of it, and answers the exit code.
+    with what is to be told of it, and answers the exit code; `tell` is called then, in another.
 
     The process then ends, with exit code 1 where `hangs` does not return. Time in which the whole process stood still, as
     under `scontrol suspend`, does not count: between two looks no more than two of their intervals are believed.
     """
 
-    def __init__(self, limit_s: float | None, hangs: Callable[[str, str], int]) -> None:
+    def __init__(
+        self, limit_s: float | None, hangs: Callable[[str, str], int], tell: Callable[[], None] = lambda: None
+    ) -> None:
         self.ends_at: float | None = None
         self._limit_s = limit_s
         self._hangs = hangs
+        self._tell = tell
         self._ended = threading.Event()
         self._main = threading.main_thread().ident
 
@@ -88,4 +92,8 @@ class Watchdog:
         story = threading.Thread(target=lambda: exit_codes.append(self._hangs(told, where)), name="story", daemon=True)
         story.start()
         story.join(STORY_S)
+        if exit_codes:
+            telling = threading.Thread(target=self._tell, name="telling", daemon=True)
+            telling.start()
+            telling.join(TELL_S)
         os._exit(exit_codes[0] if exit_codes else 1)

@@ -1,5 +1,6 @@
 """Hands a run over to Slurm, or to this machine, exactly once: what stood there comes back if it is refused."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from job.config.settings import OF_AN_END
 from job.config.sources import Configuration
 from job.rundir.cancel import remove_mark
 from job.rundir.claim import read_segment
@@ -70,16 +72,29 @@ def jobs_on(queues: Queues, *clusters: str | None) -> list[Job]:
 
 
 def holder_of(run_dir: RunDir, jobs: list[Job]) -> Submission | None:
-    """The job, of those that there are, or the process that has the run; None if nobody."""
+    """The job, of those that there are, or the process that has the run; None if nobody.
+
+    Not the one that AAE_ON_END tells of right now, when that is what calls this: it only waits for that to end.
+    """
+    is_over = _is_told_of(run_dir)
     for job in live_jobs_of(run_dir, jobs):
+        if is_over and job.number == os.environ.get("SLURM_JOB_ID"):
+            continue
         return Submission(f"job {job.job_id} ({job.state})", job.job_id, is_new=False)
     status = read_status(run_dir)
     if status is not None and status.state == "running" and heartbeat_age_s(status) < FRESH_S:
         owner, life = process_of(run_dir)
         if owner is not None and life is not Life.GONE:
             return Submission(str(owner), owner.job_id, is_new=False)
-    local = _live_local_start(run_dir)
+    local = None if is_over else _live_local_start(run_dir)
     return Submission(local, local, is_new=False) if local is not None else None
+
+
+def _is_told_of(run_dir: RunDir) -> bool:
+    """Whether AAE_ON_END has called this process for an end of this very run."""
+    if not os.environ.keys() >= set(OF_AN_END):
+        return False
+    return os.path.realpath(os.environ[OF_AN_END[0]]) == os.path.realpath(run_dir.path)
 
 
 def _live_local_start(run_dir: RunDir) -> str | None:

@@ -27,6 +27,7 @@ from job.rundir.patience import at_start, until_there
 from job.rundir.status import read_status
 from job.segment.anew import start_anew
 from job.segment.crash import crash_of
+from job.segment.on_end import recorded_command, tell_of_end
 from job.segment.plan import Plan, plan_recorded
 from job.segment.run import Run
 from slurm.node.leave import Leave, decide
@@ -67,7 +68,9 @@ def run_submitted(find: Callable[[], RunDir], environment: Mapping[str, str]) ->
 def _put_refusal_on_record(run_dir: RunDir, start: Start, error: AaeError) -> None:
     """An error before the run was claimed: without a verdict it would be taken for a crash and started again."""
     with contextlib.suppress(AaeError, OSError):
-        put_on_record(run_dir, start, lambda status: crash_of(error, run_dir, status.step, None))
+        status = put_on_record(run_dir, start, lambda status: crash_of(error, run_dir, status.step, None))
+        if status is not None:
+            tell_of_end(run_dir, status, recorded_command(run_dir), _say)
 
 
 def _plan_submitted(run_dir: RunDir) -> Plan:
@@ -198,6 +201,7 @@ def _restart(run: Run, start: Start, exit_code: int) -> int:
     if status is not None and status.reason == "no_gpu" and not restart.elsewhere:
         run.amend(state="failed", verdict=verdict)
         _say(verdict)
+        run.tell_of_end()
         return exit_code
     if restart.words or restart.is_changed:
         run.amend(avoided_nodes=restart.avoided, verdict=verdict)
@@ -206,6 +210,7 @@ def _restart(run: Run, start: Start, exit_code: int) -> int:
     if refusal is not None:
         run.amend(verdict=f"Slurm did not requeue the job: {refusal}; {_SUBMIT}")
         _say(f"Slurm did not requeue the job: {refusal}; {_SUBMIT}")
+        run.tell_of_end(stays=True)
     return exit_code
 
 
