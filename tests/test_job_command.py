@@ -13,6 +13,7 @@ import pytest
 from jobs import TOTAL, Job, small_settings
 from PIL import Image
 
+from job.commands import train
 from job.log.events import events_schema
 from job.proofs.exactness import Traces
 
@@ -31,6 +32,7 @@ POLITE = {
 def test_a_run_leaves_all_that_the_run_directory_promises(small_job: Job) -> None:
     """One command ends with exit code 0, whole results and every due record and picture."""
     assert small_job.run() == 0, small_job.output
+    assert small_job.output.startswith("this trains here, on ") == train.is_beside_cluster()
     run_dir = small_job.run_dir
     assert sorted(p.name for p in run_dir.final.iterdir()) == [
         *("curves.png", "lattice.png", "summary.json", "weights.safetensors")
@@ -218,6 +220,18 @@ def test_a_missing_data_set_is_told_with_the_command_that_fetches_it(tmp_path: P
     assert job.run() == 2
     assert "aae-job fetch --dataset mnist" in job.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_trains_beside_a_cluster_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where sbatch could be typed; not inside a job, nor without a cluster."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not train.is_beside_cluster()
+    (tmp_path / "sbatch").touch(mode=0o755)
+    assert train.is_beside_cluster()
+    for name, value in (("SLURM_JOB_ID", "5"), ("SUBMITIT_EXECUTOR", "local")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert not train.is_beside_cluster()
 
 
 def test_sample_repeats_the_final_lattice(small_job: Job, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """`aae-job`: trains here, now: starts, resumes, or says that the run is finished."""
 
+import os
+import platform
 import shlex
+import shutil
 import sys
 
 from job.commandline import Parser, duration
@@ -18,6 +21,8 @@ from job.segment.plan import Plan, plan_start
 from job.segment.run import Run
 from job.segment.signals import SignalStop
 
+_IN_A_JOB = ("SLURM_JOB_ID", "SUBMITIT_EXECUTOR")  # what Slurm, and submitit's own executor, set for what they start
+
 
 def run(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
@@ -28,6 +33,8 @@ def run(arguments: list[str]) -> int:
         print(f"finished already: {plan.run_dir.path.name}")
         _tell_results(plan)
         return EXIT_FINISHED
+    if is_beside_cluster():
+        print(f"this trains here, on {platform.node()}; aae-slurm submit sends it to the cluster")
     print(f"run {plan.run_dir.path}")
     with SignalStop() as stop:
         try:
@@ -43,6 +50,11 @@ def run(arguments: list[str]) -> int:
                 return EXIT_FINISHED
         except GraphError as error:
             start_anew(stop, error)
+
+
+def is_beside_cluster() -> bool:
+    """Whether this process is no job's, though jobs could be submitted from here."""
+    return shutil.which("sbatch") is not None and not any(name in os.environ for name in _IN_A_JOB)
 
 
 def _train_visibly(segment: Run, stop: SignalStop) -> StopReason | None:
