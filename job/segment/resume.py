@@ -1,17 +1,20 @@
 """What a later segment finds out about the one before it: how it ended, what it cost, and what is different now."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from job.config.settings import Settings
-from job.log.reader import Damage, last_records
+from job.log.reader import Damage, last_records, read_lines
 from job.machine import source_digest, versions
 from job.rundir.claim import Segment, read_segment
 from job.rundir.directory import RunDir
 from job.rundir.lease import Lease
 from job.rundir.liveness import Owner
+from job.rundir.outbox import Outbox
+from job.rundir.patience import at_start
 
 _WORDS = {"source_digest": "the SHA-256 of the installed code"}
 _ADVICE = {"hardware": "; AAE_SLURM_CONSTRAINT keeps a run on nodes of one kind"}
@@ -65,6 +68,20 @@ def look_back(run_dir: RunDir, lease: Lease, state: dict[str, Any] | None) -> Pa
     # Done again is what the last segment to train did since it began, or since a checkpoint that it made.
     since = max(_last_began_at(run_dir, number), state["saved_at"] if state else 0.0)
     return Past(how, steps_lost, max(0.0, round(lived_until - since, 1)), words)
+
+
+def write_carried(
+    run_dir: RunDir, outbox: Outbox, pending: list[tuple[str | None, bytes]], tell: Callable[[str], None]
+) -> None:
+    """Write what the last checkpoint had to carry, unless it reached the disk after all: (path, or None for a record; content)."""
+    lines = {content for path, content in pending if path is None}
+    log = run_dir.events_file
+    present = at_start(lambda: {line for line in read_lines(log) if line in lines}, run_dir, tell) if lines else set()
+    for path, content in pending:
+        if path is not None:
+            outbox.put(path, content)
+        elif content not in present:
+            outbox.append(content)
 
 
 def _last_began_at(run_dir: RunDir, number: int) -> float:

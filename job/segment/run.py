@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from job.data.datasets import check_dataset, check_files
 from job.errors import EXIT_FINISHED, EXIT_RESUMABLE, GraphError, HangError, TakenOverError, UsageError
-from job.log.reader import read_lines
 from job.log.writer import EventLog
 from job.machine import source_digest
 from job.output import lost as lost_output
@@ -27,7 +26,7 @@ from job.segment.on_end import tell_of_end
 from job.segment.opening import of_changes, of_disk, of_machine, write_start
 from job.segment.plan import Plan
 from job.segment.restarts import used_up
-from job.segment.resume import known_step, look_back
+from job.segment.resume import known_step, look_back, write_carried
 from job.segment.watchdog import Watchdog
 
 T = TypeVar("T")
@@ -136,7 +135,7 @@ class Run:
         past = self._patiently(lambda: look_back(self.run_dir, lease, state))
         lease.count_lost(past.steps_lost)
         if state is not None:
-            self._write_carried(state["pending"])
+            write_carried(self.run_dir, self._outbox, state["pending"], self._tell)
             self.trainer.restore(state)
         lease.heartbeat.progress = self._progress
         self.watchdog.watch(self.trainer)
@@ -293,14 +292,3 @@ class Run:
 
         patiently(lambda: self.trainer.saver.with_room(write), self.run_dir, left)
         self._lease.end()
-
-    def _write_carried(self, pending: list[tuple[str | None, bytes]]) -> None:
-        """Write what the last checkpoint had to carry, unless it reached the disk after all."""
-        lines = {content for path, content in pending if path is None}
-        log = self.run_dir.events_file
-        present = self._patiently(lambda: {line for line in read_lines(log) if line in lines}) if lines else set()
-        for path, content in pending:
-            if path is not None:
-                self._outbox.put(path, content)
-            elif content not in present:
-                self._outbox.append(content)
