@@ -11,10 +11,12 @@ from job.config.allocation import Allocation
 from job.config.settings import Settings
 from job.config.sources import read_configuration
 from job.segment.footprint import footprint
-from slurm.findings import Line
+from slurm.findings import CheckDir, Line
 from slurm.login.check import command, here, there
 from slurm.login.check.here import filesystem_of, look_here
+from slurm.login.check.on_node import _ended_without_a_word
 from slurm.login.check.there import look_there
+from slurm.node.look import look
 from slurm.scheduler.site import Nodes, Partition, Site, gpus_of
 
 CONFIG = {"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE", "KillWait": "30 sec", "JobRequeue": "1"}
@@ -222,3 +224,21 @@ def test_a_run_with_other_settings_is_an_error(tmp_path: Path) -> None:
     line = _look_here(tmp_path, run_name="r", seed="5")["run"]
     assert (line.state, "AAE_SEED" in line.text) == ("error", True)
     assert Settings().name in _look_here(tmp_path)["run"].text
+
+
+def test_a_job_that_ends_without_a_word_is_told_by_what_it_printed(tmp_path: Path) -> None:
+    """Its last lines; where nothing of it is seen the nodes have other files there."""
+    check_dir = CheckDir(tmp_path)
+    check_dir.slurm.mkdir()
+    unseen = _ended_without_a_word(check_dir)
+    assert (unseen.state, unseen.next) == ("error", "AAE_RUNS_DIR=... on a filesystem that the nodes share")
+    (check_dir.slurm / "7_0_log.out").write_text("first\n\nModuleNotFoundError: torch\n")
+    assert "ends with: first | ModuleNotFoundError: torch" in _ended_without_a_word(check_dir).text
+
+
+def test_a_node_with_other_files_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request that it reads is not the one that it was sent with: nothing is written there."""
+    monkeypatch.setattr("slurm.node.start.list_jobs", lambda **_: [])
+    with pytest.raises(SystemExit, match="other files there"):
+        look(str(tmp_path), "1", {"SLURM_JOB_ID": "7"})
+    assert list(tmp_path.iterdir()) == []

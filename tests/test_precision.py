@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from job.config.settings import Settings
 from job.errors import GraphError
 from job.proofs.exactness import Traces
 from job.training.device import _times_float32, use_precision
-from job.training.graph import GraphedStep
+from job.training.graph import GraphedStep, was_done_without
 from job.training.phases import Phases
 from job.training.precision import Working
 
@@ -106,6 +107,23 @@ def test_every_call_trains_once_on_its_own_images(differs: bool, monkeypatch: py
     assert found == pytest.approx(sum(number + torch.rand(1).item() for number in range(8)))
     assert len(cuda.recorded) == 1
     assert ["other bytes" in message for message in told] == [True] * differs
+
+
+@pytest.mark.parametrize(
+    ("told", "choice", "without"),
+    [
+        ({"cuda_graph": False, "hardware": "H100"}, "auto", True),
+        ({"cuda_graph": False, "hardware": "H100"}, True, False),
+        ({"cuda_graph": False, "hardware": "A100"}, "auto", False),
+        ({"cuda_graph": True, "hardware": "H100"}, "auto", False),
+        ({"hardware": "H100"}, "auto", False),
+    ],
+)
+def test_a_graph_that_was_given_up_is_not_tried_again_on_the_same_gpu(
+    told: dict[str, Any], choice: Any, without: bool
+) -> None:
+    """Each resume would find out the same, and warn of a change that is none."""
+    assert was_done_without(told, choice, "H100") == without
 
 
 def test_a_graph_that_cannot_be_recorded_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A training step recorded once as a CUDA graph and then replayed: one launch in place of a hundred."""
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -8,6 +9,11 @@ from torch import Tensor
 from job.errors import GraphError
 
 WARM_UP_STEPS = 3  # what torch's documentation asks for before a recording
+
+
+def was_done_without(state: dict[str, Any], choice: bool | Literal["auto"], hardware: str) -> bool:
+    """Whether the run of a checkpoint has trained without a graph on this very GPU, and nobody insists on one: it goes on so."""
+    return choice == "auto" and state.get("cuda_graph") is False and state.get("hardware") == hardware
 
 
 class GraphedStep:

@@ -24,7 +24,7 @@ from job.rundir.outbox import Outbox
 from job.training.averaged_weights import AveragedWeights
 from job.training.clock import Clock
 from job.training.device import hardware
-from job.training.graph import GraphedStep
+from job.training.graph import GraphedStep, was_done_without
 from job.training.loss_window import LossWindow
 from job.training.phases import Phases, new_model
 
@@ -217,6 +217,8 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint's state; one of an older version has neither averages nor a detector."""
         self.step = self.saver.saved_step = state["step"]
+        if was_done_without(state, self.settings.cuda_graph, hardware(self._device)):
+            self._step, self.records_graph = self._phases.step, False
         self._phases.load_state_dict(state)
         self._average.load_state_dict(state.get("average", {}))
         if "detector" in state:

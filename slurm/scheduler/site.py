@@ -121,18 +121,17 @@ class Site:
 
 def read_site(cluster: str | None = None) -> Site | str:
     """A cluster's facts, or why there is no answer."""
-    answers = [
-        ask(command, TIMEOUT_S, cluster=cluster)
-        for command in (
-            ["scontrol", "show", "config"],
-            ["scontrol", "show", "partition", "-o"],
-            ["sinfo", "-h", "-e", "-o", "%P|%D|%c|%m|%T|%G"],
-        )
-    ]
-    for answer in answers:
+    told = []
+    for command in (
+        ["scontrol", "show", "config"],
+        ["scontrol", "show", "partition", "-o"],
+        ["sinfo", "-h", "-e", "-o", "%P|%D|%c|%m|%T|%G"],
+    ):
+        answer = ask(command, TIMEOUT_S, cluster=cluster)
         if answer.refusal is not None:
             return answer.refusal
-    config, partitions, nodes = (answer.text for answer in answers)
+        told.append(answer.text)
+    config, partitions, nodes = told
     found = [_partition(line) for line in partitions.splitlines() if line.startswith("PartitionName=")]
     rows = [line.split("|", 5) for line in nodes.splitlines() if line.count("|") >= 5]
     return Site(_config(config), {one.name: one for one in found}, [_nodes(row) for row in rows])
