@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
 from typing import NoReturn
 
@@ -77,6 +78,13 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def clock(moment: float) -> str:
+    """A moment near now in seconds since the epoch, for people, in local time: 14:10, Thu 14:10, 17 Oct 14:10."""
+    told, today = datetime.fromtimestamp(moment), datetime.now()
+    days = abs((told.date() - today.date()).days)
+    return f"{told:%H:%M}" if days == 0 else f"{told:%a %H:%M}" if days < 7 else f"{told.day} {told:%b %H:%M}"
 
 
 def count(text: str) -> int:

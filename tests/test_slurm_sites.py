@@ -173,7 +173,7 @@ echo "Submitted batch job 4711 on cluster inter\"""",
 [ "$SLURM_CLUSTERS" = inter ] || exit 0
 echo "CLUSTER: inter"
 script=$(ls -a $LAB/runs/small/slurm | grep '\\.sh$' | head -1)
-[ -z "$script" ] || [ -e $LAB/ended ] || echo "4711|4711|1795689315|PENDING|Priority|$LAB/runs/small/slurm/$script"
+[ -z "$script" ] || [ -e $LAB/ended ] || echo "4711|4711|1795689315|PENDING|Priority|N/A||$LAB/runs/small/slurm/$script"
 """,
     "scancel": """
 [ "$SLURM_CLUSTERS" = inter ] || { echo "scancel: error: Invalid job id 4711" >&2; exit 1; }

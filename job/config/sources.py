@@ -1,6 +1,7 @@
 """Where settings come from: flags, then the environment, then an env file, then the recipe, then the defaults."""
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ def variable(field: str) -> str:
 def flag(field: str) -> str:
     """Name of the command-line flag of a setting."""
     return "--" + field.replace("_", "-")
+
+
+def spelt(value: Any) -> str:
+    """A setting's value as one types it."""
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -79,6 +79,13 @@ class Detector:
         reason = self.judgement.reason if self.judgement is not None else "nothing has been measured"
         return f"{_WORDS[self.verdict]}: {reason}"
 
+    @property
+    def figures(self) -> dict[str, Any] | None:
+        """The last reading and how flat the reconstruction is, for status.json; None before the first."""
+        if self.judgement is None or not self.readings:
+            return None
+        return {"step": self.readings[-1].step, **self.judgement.numbers}
+
     def read(self, reading: Reading) -> Judgement:
         """Take the reading of the next window."""
         self.readings = [*self.readings, reading][-windows_needed(self._settings) :]

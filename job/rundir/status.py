@@ -20,7 +20,9 @@ _OF_THE_RUN = {
     "step",
     "checkpoint_step",
     "steps_lost",
+    "saturation",
     "saturated_at_step",
+    "evaluation",
     "segment",
     "avoided_nodes",
     "cluster",
@@ -49,10 +51,11 @@ class Status(BaseModel):
 
     `reason` is one word for programs, `verdict` a sentence for people, while training about saturation, then about the end;
     `saturation` is that verdict in one word, null before training, and `saturated_at_step` the step that first made it
-    `saturated`, null if none has; `step` and `checkpoint_step` count optimiser steps, done and saved, of `total_steps`, 0 when
-    unknown; `steps_lost` are those that all resumes together are known to have done again, null of a run that an earlier
-    version began; `eta_s` is in seconds, null when unknown; `progress_at` is when a heartbeat first saw the step; the job is
-    not to be started on `avoided_nodes` again.
+    `saturated`, null if none has; `evaluation` holds the figures of the last window, those of a `saturation` record, and the step
+    that they are of, null before the first; `step` and `checkpoint_step` count optimiser steps, done and saved, of
+    `total_steps`, 0 when unknown; `steps_lost` are those that all resumes together are known to have done again, null of a run
+    that an earlier version began; `eta_s` is in seconds, null when unknown; `progress_at` is when a heartbeat first saw the
+    step; the job is not to be started on `avoided_nodes` again.
 
     For forecasts: `started_at` is when this segment claimed the run, `start_up_s` what passed from then to its training,
     `limit_at` when its allocation ends, null where nothing tells; `step_ms` is a step's mean time in it, all that trains beside the
@@ -67,6 +70,7 @@ class Status(BaseModel):
     reason: str | None = None
     saturation: Verdict | None = None
     saturated_at_step: int | None = Field(None, ge=0)
+    evaluation: dict[str, int | float | None] | None = None
     verdict: str | None = None
     exit_code: int | None = None
     step: int = Field(0, ge=0)

@@ -98,6 +98,7 @@ class Trainer:
             "eta_s": round(left * step_ms / 1000, 1) if step_ms is not None else None,
             "saturation": detector.verdict,
             "saturated_at_step": detector.saturated_at_step,
+            "evaluation": detector.figures,
             "verdict": detector.words,
         }
 

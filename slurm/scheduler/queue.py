@@ -11,6 +11,7 @@ from slurm.scheduler.ask import ask
 
 SQUEUE_TIMEOUT_S = 2.0
 SCONTROL_TIMEOUT_S = 5.0
+_FORMAT = "%i|%A|%V|%T|%r|%S|%N|%o"
 
 PENDING = frozenset(
     {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING", "RESV_DEL_HOLD"}
@@ -41,6 +42,8 @@ class Job:
     """One job as squeue shows it; `command` is the batch script's path, `submitted` when it was (re)queued, since the epoch.
 
     An element of an array is `<array>_<task>`; its `number` may be the array's, which Slurm's commands take as all elements.
+    `starts_at` is when Slurm expects to start a pending job, or when it has started, in seconds since the epoch, None where it
+    does not say; `node` is where it runs, None for nowhere yet.
     """
 
     job_id: str
@@ -50,6 +53,8 @@ class Job:
     reason: str
     command: str
     cluster: str | None = None
+    starts_at: float | None = None
+    node: str | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -89,14 +94,19 @@ def list_jobs(
 ) -> list[Job] | None:
     """This user's jobs, those that have ended minutes ago too, or those of one id; None if there is no answer in time."""
     which = ["-j", job_id] if job_id is not None else ["-u", str(os.getuid())]
-    answer = ask(["squeue", "-h", "-r", "-t", "all", *which, "-o", "%i|%A|%V|%T|%r|%o"], timeout_s, cluster=cluster)
+    answer = ask(["squeue", "-h", "-r", "-t", "all", *which, "-o", _FORMAT], timeout_s, cluster=cluster)
     if answer.refusal is not None:
         return None
-    rows = (line.split("|", 5) for line in answer.text.splitlines() if line.count("|") >= 5)
+    rows = (line.split("|", 7) for line in answer.text.splitlines() if line.count("|") >= 7)
     return [
-        Job(job_id, number, submitted, state, reason, command, cluster)
-        for job_id, number, submitted, state, reason, command in rows
+        Job(job_id, number, submitted, state, reason, command, cluster, _seconds(starts), node or None)
+        for job_id, number, submitted, state, reason, starts, node, command in rows
     ]
+
+
+def _seconds(text: str) -> float | None:
+    """A time as squeue tells it here, None for N/A."""
+    return float(text) if text.isdigit() else None
 
 
 def show_job(job_id: str, patience_s: float = 0.0, cluster: str | None = None) -> dict[str, str] | None:

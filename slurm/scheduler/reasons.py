@@ -1,7 +1,10 @@
-"""Why a job is pending, in Slurm's words, and whether waiting helps."""
+"""Why a job is pending: in Slurm's words, as one of five categories, and whether waiting helps."""
 
 import re
 from dataclasses import dataclass
+from typing import Literal
+
+Category = Literal["quota", "resources", "held", "dependency", "other"]
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,55 @@ _HELD_STATES = {
     "REQUEUE_HOLD": Reason("requeued and held", _RELEASE),
     "SPECIAL_EXIT": Reason("requeued and held with a special exit", _RELEASE),
 }
+# The first that fits; what fits none is `other`.
+_CATEGORIES: list[tuple[str, Category]] = [
+    (r"JobHeld\w*|JobHoldMaxRequeue|\w*held", "held"),
+    (r"Dependency\w*", "dependency"),
+    (r"(Assoc|QOS|MaxCpuPer|MaxMemPer)\w*|\w*(Account|QOS)(NotAllowed)?|JobArrayTaskLimit|Partition\w*Limit", "quota"),
+    (r"Resources|Priority|ReqNodeNotAvail\W?.*|Licenses|Nodes_required.*|NodeDown|BadConstraints", "resources"),
+    (r"Partition\w*|Reservation\w*|BurstBuffer\w*|FrontEndDown|Cleaning|RegionalAffinity", "resources"),
+]
 _WAITING = {
     "JobArrayTaskLimit": "waits for its turn (--parallel)",
     "Dependency": "waits for other jobs to end",
     "PartitionDown": "the partition is down, an administrator's matter",
     "PartitionInactive": "the partition is inactive, an administrator's matter",
+    "Priority": "other jobs go first",
+    "Resources": "first in line for a place on the nodes",
+    "BeginTime": "its time to begin has not come, as just after a requeue",
+    "None": "Slurm has not looked at it yet",
+    "ReqNodeNotAvail": "a node that it needs is away",
+    "Reservation": "its reservation has not begun",
+    "Licenses": "waits for licences",
 }
 
 
 def helpless(state: str, reason: str) -> Reason | None:
     """What keeps a pending job from ever starting by itself; None if waiting helps, or may."""
-    word = re.sub(r"[\s]+", "_", reason.strip("()").strip())
+    word = _word(reason)
     return next(
         (what for pattern, what in _HELPLESS if re.fullmatch(pattern, word, re.IGNORECASE)), _HELD_STATES.get(state)
     )
 
 
+def category_of(state: str, reason: str) -> Category:
+    """Which kind of reason keeps a pending job waiting."""
+    if state in _HELD_STATES:
+        return "held"
+    word = _word(reason)
+    return next((what for pattern, what in _CATEGORIES if re.fullmatch(pattern, word, re.IGNORECASE)), "other")
+
+
 def explained(reason: str) -> str:
     """A reason as people read it."""
-    return f"{reason}: {_WAITING[reason]}" if reason in _WAITING else reason
+    word = re.split(r"[,(]", reason)[0].strip()
+    if word in _WAITING:
+        return f"{reason}: {_WAITING[word]}"
+    if re.fullmatch(r"(Assoc|QOS)\w+", word) and helpless("PENDING", reason) is None:
+        return f"{reason}: a limit of the account or QOS, until other jobs end"
+    return reason
+
+
+def _word(reason: str) -> str:
+    """A reason without what newer and older releases write differently."""
+    return re.sub(r"\s+", "_", reason.strip("()").strip())

@@ -12,7 +12,7 @@ from typing import Any
 
 from job.config.flags import Flags
 from job.config.settings import checked_run_name
-from job.config.sources import FIELDS, Configuration, flag, nearest, variable
+from job.config.sources import FIELDS, Configuration, flag, nearest, spelt, variable
 from job.errors import SettingsError, UsageError
 from job.rundir.sweep import Axis, Element, Sweep
 
@@ -185,11 +185,6 @@ def _understood(
 
 def _named(stem: str, values: dict[str, Any]) -> str:
     return "--".join([stem, *(f"{field}={spelt(value)}" for field, value in values.items())])
-
-
-def spelt(value: Any) -> str:
-    """A setting's value as one types it."""
-    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
 def described(values: dict[str, Any]) -> str:
