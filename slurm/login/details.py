@@ -10,7 +10,7 @@ from job.output import size
 from slurm.login.allotment import advice
 from slurm.login.overview import STILL_S
 from slurm.login.states import LOST_AFTER_S, Shown, heartbeat_age_s, progress_age_s, size_bytes
-from slurm.scheduler.reasons import explained
+from slurm.scheduler.reasons import explained, helpless
 
 _LABEL = 10  # columns, of the word before a sentence
 # Settings: over how many windows of how many steps, and what is flat there.
@@ -44,7 +44,7 @@ def _broken(label: str, sentence: str, width: int | None) -> list[str]:
 
 def _sentences(one: Shown) -> Iterator[tuple[str, str]]:
     """A word and what there is to say of it."""
-    if one.note:
+    if one.note and one.pending_reason is None:
         yield "state", one.note
     if one.status.verdict:
         yield "verdict", one.status.verdict
@@ -56,9 +56,8 @@ def _sentences(one: Shown) -> Iterator[tuple[str, str]]:
             yield label, told
     yield "so far", _so_far(one)
     yield "use", _use(one)
-    if one.allocation is not None:
-        for told in advice(one.status, one.allocation):
-            yield "next time", told
+    if one.allocation is not None and (words := advice(one.status, one.allocation)) is not None:
+        yield "next time", words
     for finding in one.findings:
         yield "beware", finding.sentence
 
@@ -126,15 +125,15 @@ def _job(one: Shown) -> str | None:
     told = one.job_id + (f" on cluster {job.cluster}" if job is not None and job.cluster else "")
     if job is not None and job.is_pending:
         told += f" waits ({one.pending_category}): {explained(job.reason)}"
-        starts_at = one.estimated_start
-        if one.needs_person:
-            return told
+        stuck, starts_at = helpless(job.state, job.reason), one.estimated_start
+        if stuck is not None:
+            return f"{told}: {stuck.sentence}"
         if starts_at is None:
             return f"{told}; Slurm does not say yet when it starts"
         return f"{told}; Slurm expects to start it at {clock(starts_at)}"
     if job is not None and job.is_alive:
         told += f" {job.state}" + (f" on node {job.node}" if job.node else "")
-        if limit_at is not None and one.state == "running":
+        if limit_at is not None and one.state == "running" and not one.is_suspended:
             ends_at = datetime.fromisoformat(limit_at).timestamp()
             told += f"; its time is up in {duration(max(0.0, ends_at - time.time()))}, at {clock(ends_at)}"
         return told
@@ -151,10 +150,9 @@ def _ahead(one: Shown) -> str | None:
     told = f"{ahead.steps:,} steps, {duration(ahead.train_s)} of training at {ahead.step_ms:.3g} ms a step"
     more = ahead.segments - (1 if one.state == "running" else 0)
     if one.allocation is not None and ahead.segment_s is not None:
-        starts = "no further start" if more <= 0 else "about 1 start more" if more == 1 else f"about {more} starts more"
-        told += f", {starts}"
+        told += f", {'no' if more <= 0 else f'about {more:,}'} more segment{'s' * (more != 1)}"
         if ahead.segments > 1:
-            met = "as met so far" if one.status.waits_s else "Slurm's least, none met yet"
+            met = "as met so far" if one.status.waits_s else "Slurm's default, since none was met yet"
             told += f" with waits of {duration(ahead.wait_s)} between two ({met})"
     if one.ends_at is not None:
         told += f"; finished about {clock(one.ends_at)}, in {duration(one.ends_at - time.time())}"
@@ -165,13 +163,13 @@ def _ahead(one: Shown) -> str | None:
 
 def _so_far(one: Shown) -> str:
     kept = one.status
-    told = [f"{kept.segment} start{'s' * (kept.segment != 1)}"]
+    told = [f"{kept.segment} segment{'s' * (kept.segment != 1)}"]
     if kept.segment > 0:
         lost = kept.steps_lost
         told.append("steps lost unknown" if lost is None else f"{lost:,} step{'s' * (lost != 1)} lost")
     if kept.waits_s:
         waits = kept.waits_s
-        told.append(f"{len(waits)} wait{'s' * (len(waits) != 1)} between starts, {duration(sum(waits))} in all")
+        told.append(f"{len(waits)} wait{'s' * (len(waits) != 1)} between segments, {duration(sum(waits))} in all")
     if kept.avoided_nodes:
         told.append(f"node {', '.join(kept.avoided_nodes)} avoided")
     return "; ".join(told)

@@ -65,14 +65,15 @@ def left_of(one: Shown) -> tuple[str, str]:
         return "no job", "no job"
     if one.is_suspended:
         return "suspended", "suspended"
+    left = _left(one) or "-"
     if one.state != "running":
-        return "-", "-"
+        is_starting = one.job is not None and one.job.is_alive and one.job.state == "RUNNING"
+        return ("starting", "starting") if is_starting and one.state not in ENDED else (left, left)
     if (silent_s := heartbeat_age_s(one.status)) > LOST_AFTER_S:
         return f"silent {duration(silent_s)}", "silent"
     if (still_s := progress_age_s(one.status) or 0.0) > STILL_S:
         return f"no step {duration(still_s)}", "no step"
-    left = _left(one)
-    return left or "-", left or "-"
+    return left, left
 
 
 def _of_pending(one: Shown) -> tuple[str, str]:
@@ -123,7 +124,7 @@ def layout(lines: Sequence[Line], width: int, *, header: bool = True) -> list[st
     for gap, short in ((2, False), (1, False), (2, True), (1, True)):
         texts = _aligned(rows, gap, width, short=short)
         if all(
-            len(text) - max(0, len(row.name) - LONG_NAME) <= width or row.is_sweep
+            len(text) <= width or len(row.name) > LONG_NAME or row.is_sweep
             for text, row in zip(texts, rows, strict=True)
         ):
             break

@@ -135,7 +135,14 @@ class Shown:
     @cached_property
     def forecast(self) -> Forecast | None:
         """What is ahead of it, by what it has met so far; None where nothing is, or its pace is not known."""
-        return None if self.state in ENDED else forecast_of(self.status, self.allocation)
+        if self.state in ENDED:
+            return None
+        kept, allocation = self.status, self.allocation
+        if kept.state == "running" and kept.limit_at is None and kept.started_at is not None and allocation is not None:
+            # It is not told yet while torch is loaded.
+            ends_at = datetime.fromisoformat(kept.started_at).timestamp() + allocation.time_min * 60
+            kept = kept.model_copy(update={"limit_at": iso(ends_at)})
+        return forecast_of(kept, allocation)
 
     @property
     def ends_at(self) -> float | None:

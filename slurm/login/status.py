@@ -68,7 +68,7 @@ def _parser() -> Parser:
         "aae-slurm status",
         "Tells how runs are, from their directories and one call of squeue: a line each, or all that is known of those that are\n"
         "named. DONE is the share of the steps, BCE that of the newest evaluation (held-out images, nats a pixel), VERDICT the\n"
-        "last on saturation. LEFT is the time until it is finished, with the waits between its starts as met so far; or why its\n"
+        "last on saturation. LEFT is the time until it is finished, with the waits between its segments as met so far; or why its\n"
         "job waits (quota, resources, held, dependency, other), and when Slurm expects to start it; or what is wrong.\n"
         "Exit code 0: fine; 1: a run has failed, is lost, or waits without a job; 2: no such run.",
         "aae-slurm status --json | jq '.[] | select(.needs_person) | .run'",
