@@ -108,6 +108,7 @@ def test_a_pending_job_that_waits_for_nothing_needs_a_person(job: SlurmJob) -> N
     assert f"scontrol release {job_id}" in job.output
     shown = job.shown()
     assert (shown["state"], shown["needs_person"], shown["pending_reason"]) == ("submitted", True, "JobHeldUser")
+    assert (shown["pending_category"], shown["estimated_start"]) == ("held", None)
     assert shown["next"] == f"scontrol release {job_id}"
     job.cluster.ask("scancel", job_id)
     failed = job.cluster.ask("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "false")
@@ -206,7 +207,7 @@ def test_a_run_on_another_cluster_is_found_there(named: dict[str, str], tmp_path
     job.environment = plain
     assert job.status()["cluster"] == "inter"
     assert job.slurm("status", "small") == 0, job.output
-    assert "job 4711" in job.output
+    assert "4711 on cluster inter waits" in job.output
     assert job.slurm("submit") == 0
     assert "it has already" in job.output
     assert job.slurm("cancel", "small") == 0, job.output

@@ -138,8 +138,7 @@ def test_each_element_ends_and_comes_back_on_its_own(sweep: SweepOnCluster, clus
     assert sweep.jobs() == []
     folded = sweep.base
     assert folded.slurm("status") == 0
-    assert [line for line in folded.output.splitlines() if line.startswith("small")] == [folded.output.splitlines()[0]]
-    assert "sweep of 6" in folded.output
+    assert [line for line in folded.output.splitlines() if line.endswith(" small")] == [folded.output.splitlines()[1]]
     assert "6 finished" in folded.output
 
 

@@ -208,17 +208,21 @@ def test_status_folds_a_sweep_into_a_line(capsys: pytest.CaptureFixture[str]) ->
     )
     sweep_dir.run_dir("s--seed=3").path.rename(sweep_dir.runs_dir / "away")
     assert status(["s"]) == 1
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.split(maxsplit=1) == [
-        "s",
-        "sweep of 4   50 %  2 finished, 1 failed, 1 not there  1 saturated  s--seed=1 needs you: aae-slurm status s --runs",
-    ]
+    _, line, *below = capsys.readouterr().out.splitlines()
+    assert line.split("  ") == ["sweep", " 50%", "2 finished, 1 failed, 1 not there; 1 saturated", "s"]
+    assert "  s--seed=1 needs you: failed" in below
+    assert any(command.startswith("    aae-slurm submit --run-name s--seed=1 --seed 1") for command in below)
     assert status([]) == 1
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["s", "away"]
+    assert _names(capsys) == ["s", "away"]
     assert status(["s", "--runs"]) == 1
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [f"s--seed={n}" for n in range(3)]
+    assert _names(capsys) == [f"s--seed={n}" for n in range(3)]
     assert status(["s", "--json"]) == 1
     assert capsys.readouterr().out.count('"sweep": "s"') == 3
+
+
+def _names(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What is shown, below the header."""
+    return [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]]
 
 
 def test_a_job_of_an_array_is_its_runs() -> None:
@@ -255,7 +259,7 @@ def test_a_damaged_sweep_is_nobodys_and_is_told(capsys: pytest.CaptureFixture[st
     assert Sweeps(sweep_dir.runs_dir).all == {}
     assert status([]) == 0
     told = capsys.readouterr()
-    assert [line.split()[0] for line in told.out.splitlines()] == ["s--seed=0", "s--seed=1"]
+    assert [line.split()[-1] for line in told.out.splitlines()[1:]] == ["s--seed=0", "s--seed=1"]
     assert "sweep.json is damaged" in told.err
     with pytest.raises(UsageError, match=r"sweep.json is damaged.*restore it"):
         find_runs("s")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from job.commandline import clock, duration
+from job.config.settings_file import read_record
+from job.errors import AaeError
 from job.output import size
 from slurm.login.allotment import advice
 from slurm.login.overview import STILL_S
@@ -22,7 +24,7 @@ def details_of(one: Shown, width: int | None) -> list[str]:
     """The lines of a run's sentences, broken at `width`, None for not at all. Commands and paths are never broken."""
     lines = []
     for label, sentence in _sentences(one):
-        lines += _broken(f"  {label:<{_LABEL}}", sentence, width)
+        lines += _broken(f"  {label:<{_LABEL}}", " ".join(sentence.splitlines()), width)
     command = one.next or (one.resumption if one.state == "cancelled" else None)
     if command is not None:
         lines += [f"  {'next' if one.needs_person else 'to go on'}:", f"    {command}"]
@@ -60,6 +62,15 @@ def _sentences(one: Shown) -> Iterator[tuple[str, str]]:
         yield "next time", words
     for finding in one.findings:
         yield "beware", finding.sentence
+    if one.record is None:
+        yield "settings", _why_no_settings(one)
+
+
+def _why_no_settings(one: Shown) -> str:
+    try:
+        return "settings.json is gone" if read_record(one.run_dir) is None else "settings.json was away"
+    except (AaeError, OSError) as error:
+        return str(error)
 
 
 def _steps(one: Shown) -> str:

@@ -125,7 +125,13 @@ class _Looker:
                 self.missed = True
                 continue
             self.is_blind |= jobs is None
-            shown += [found] if found is not None else []
+            if found is None:
+                print(
+                    f"note: {run_dir.path.name} is left out, it has no status.json: nothing has started it yet",
+                    file=sys.stderr,
+                )
+                continue
+            shown.append(found)
         return shown
 
 
