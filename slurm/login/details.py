@@ -110,8 +110,10 @@ def _reconstruction(one: Shown) -> str:
     num = (one.figures.get("step") or 0) // window
     if num < windows:
         return f"{told}, {num:.0f} of the {windows} windows that tell whether it is flat"
-    is_flat = abs(slope) < least_slope and trend_p > least_p
-    return f"{told}, {'flat' if is_flat else 'not flat'}: {slope:+.2f} % over {windows} windows"
+    over = f"{slope:+.2f} % over {windows} windows"
+    if abs(slope) >= least_slope:
+        return f"{told}, not flat: {over}"
+    return f"{told}, flat: {over}" if trend_p > least_p else f"{told}, not flat, it falls slowly but surely: {over}"
 
 
 def _process(one: Shown) -> str | None:

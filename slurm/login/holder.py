@@ -24,6 +24,8 @@ def jobs_of(run_dir: RunDir, jobs: list[Job]) -> list[Job]:
 
     Never by a number.
     """
+    if not jobs:
+        return []
     segment = read_segment(run_dir, newest_claim(run_dir))
     owner = segment.owner if segment is not None and segment.cause != "elsewhere" else None
     path = os.path.realpath(run_dir.path)
