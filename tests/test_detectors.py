@@ -27,6 +27,7 @@ def _past(
         ([(0, "time_limit"), (0, "killed")], 0, False, "(1 by killed, 1 by time_limit)"),
         ([(40, None), (40, "hung"), (40, "hung")], 40, False, "last 3 segments, which went on from step 40"),
         ([(0, "killed"), (None, "killed")], 0, False, "last 2 segments"),
+        ([(0, "exception"), (0, "exception")], 0, False, "--event failed"),
         ([(0, "killed"), (0, "killed"), (0, None)], 0, True, "last 2 segments"),
         ([(0, "killed"), (0, "killed"), (0, None)], 10, True, None),  # the one that trains has saved
         ([(0, "killed"), (10, "killed")], 10, False, None),
@@ -77,6 +78,17 @@ def test_a_node_that_ends_every_segment_soon_is_named(
     finding = same_node(past, NOW if alive else NOW + 9010, avoided, alive=alive)
     assert (finding is None) == (node is None)
     assert finding is None or f"AAE_SLURM_EXCLUDE={node} " in finding.sentence
+
+
+def test_an_exception_that_comes_back_at_the_same_step_is_no_nodes_fault() -> None:
+    """It would come anywhere; one that wanders may be the node's."""
+    for steps, blamed in (((7, 7), False), ((7, 9), True)):
+        past = [_past("n1", 0, "exception", began_s=200 * number) for number in range(2)]
+        failed = [
+            Past(one.segment.model_copy(update={"failed_at": step}), one.ended_at)
+            for one, step in zip(past, steps, strict=True)
+        ]
+        assert (same_node(failed, NOW + 900, set(), alive=False) is not None) == blamed
 
 
 @pytest.mark.parametrize(

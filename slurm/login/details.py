@@ -95,6 +95,9 @@ def _quality(one: Shown) -> str:
     if energy is not None and band is not None:
         where = "within" if energy <= band else "outside"
         told.append(f"energy distance from the prior {energy:.4f}, {where} its null band (up to {band:.4f})")
+    fresh = figures.get("c2st_accuracy")
+    if fresh is not None:
+        told.append(f"a fresh classifier tells {fresh:.0%} of codes and prior right ({CHANCE:.0%} when they match)")
     at = f"at step {figures['step']:,}: " if figures.get("step") is not None else ""
     return at + "; ".join(told)
 

@@ -49,7 +49,8 @@ def detect(run_dir: RunDir, status: Status, allocation: Allocation | None, *, al
     avoided = {*status.avoided_nodes, *((allocation.exclude or "").split(",") if allocation is not None else ())}
     last_sign = datetime.fromisoformat(status.updated_at).timestamp()
     found = (
-        no_new_checkpoint(segments, status.checkpoint_step or 0, alive=alive),
+        # The verdict of one that has failed says so itself.
+        no_new_checkpoint(segments, status.checkpoint_step or 0, alive=alive) if status.state != "failed" else None,
         same_node(segments, last_sign, avoided, alive=alive),
     )
     return [finding for finding in found if finding is not None]
@@ -79,17 +80,26 @@ def no_new_checkpoint(segments: Sequence[Past], checkpoint_step: int, *, alive: 
     if len(causes) < LEAST:
         return None
     ends = ", ".join(f"{count} by {cause}".replace("by without", "without") for cause, count in Counter(causes).items())
+    is_error = {*causes} <= {"exception", "out_of_memory", "no_gpu", "hopeless"}
+    what = (
+        "its log tells why (`aae-slurm log RUN --event failed`)"
+        if is_error
+        else "save more often (AAE_CHECKPOINT_EVERY_S, AAE_CHECKPOINT_EVERY_STEPS), or ask for more time (AAE_SLURM_TIME)"
+    )
     return Finding(
         "no_new_checkpoint",
         f"no new checkpoint has come of the last {len(causes)} segments, which went on from step {end:,} and ended "
-        f"({ends}) before they saved: save more often (AAE_CHECKPOINT_EVERY_S, AAE_CHECKPOINT_EVERY_STEPS), or ask for more "
-        "time (AAE_SLURM_TIME)",
+        f"({ends}) before they saved: {what}",
     )
 
 
 def same_node(segments: Sequence[Past], last_sign: float, avoided: set[str], *, alive: bool) -> Finding | None:
-    """Whether the last segments, oldest first, that ended were short and all on one node, which the run does not avoid yet."""
+    """Whether the last segments, oldest first, that ended were short and all on one node, which the run does not avoid yet.
+
+    Not where an exception has ended each at the same step: that is the run's own.
+    """
     nodes: list[str | None] = []
+    failed_at: set[int | None] = set()
     next_began = last_sign
     for number, past in enumerate(reversed(segments)):
         segment = past.segment
@@ -103,8 +113,9 @@ def same_node(segments: Sequence[Past], last_sign: float, avoided: set[str], *, 
         if segment.cause not in _FAULTS or lasted_s >= SHORT_S or (nodes and segment.owner.node != nodes[0]):
             break
         nodes.append(segment.owner.node)
+        failed_at.add(segment.failed_at)
     node = nodes[0] if nodes else None
-    if len(nodes) < LEAST or node is None or node in avoided:
+    if len(nodes) < LEAST or node is None or node in avoided or (len(failed_at) == 1 and None not in failed_at):
         return None
     return Finding(
         "same_node",
