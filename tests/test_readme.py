@@ -92,7 +92,7 @@ def test_every_link_leads_somewhere(page: str) -> None:
 
 # Commands on the pages that take longer than seconds, or need a network, a scheduler, a GPU or a whole data set.
 SLOW = re.compile(
-    r"aae-job( --|$| *#)|aae-job (fetch|bench|verify-resume)|aae-slurm run|aae-slurm submit(?! --dry-run)"
+    r"aae-job( --|$| *#)|aae-job (fetch|bench|verify-resume)|aae-slurm (run|check)|aae-slurm submit(?! --dry-run)"
     r"|--parzen|--epochs|--max-steps|tuned-|S$|\| jq"
 )
 
