@@ -64,6 +64,7 @@ def test_runs_like_it_give_a_range_and_the_waits_that_they_met(tmp_path: Path) -
         "11 h 06 min to 16 h 40 min: 1,000,000 steps of 40 to 60 ms, as like, other-seed on cpu"
     )
     assert plan_run(settings, HOURS, steps_done=999_000).steps == 1000
+    assert plan_run(settings, HOURS, steps_done=1_000_000).lines() == [("training", "all steps are done")]
 
 
 def test_a_measurement_on_a_node_counts(tmp_path: Path) -> None:

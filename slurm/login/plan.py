@@ -44,6 +44,8 @@ class Plan:
 
     def lines(self) -> list[tuple[str, str]]:
         """For people: a word and a sentence."""
+        if self.steps == 0:
+            return [("training", "all steps are done")]
         told = [("training", self._training()), ("segments", self._segments())]
         told += [
             ("requeue", self._requeue()),
