@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(400)
 def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: Traces) -> None:
     """Submit, status, log, collect and a second submit, from the first command to the results."""
     job_id = job.submit()
-    for word in (str(job.run_dir.path), f"job {job_id}", "aae-slurm status", "aae-slurm log", "aae-slurm cancel"):
+    for word in (str(job.run_dir.path), f"job {job_id}", "aae-slurm watch", "aae-slurm status", "aae-slurm cancel"):
         assert word in job.output
     with job.resting_at(150):
         shown = job.shown()

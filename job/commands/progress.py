@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from job.log.words import readings, step_line
 from job.output import as_it_stands
 
 if TYPE_CHECKING:
@@ -57,29 +58,9 @@ class Display:
         """Show how training goes; called after every step."""
         if self._shows_bar:
             room = self._console.width - OTHER_COLUMNS - (BAR_COLUMNS if self._console.width >= BAR_FROM_COLUMNS else 0)
-            self._bar.update(self._task, completed=trainer.step, description=_losses(trainer, room))
+            self._bar.update(self._task, completed=trainer.step, description=readings(trainer.last_record, room))
         elif trainer.last_record is not self._seen:
             self._seen = trainer.last_record
             if time.monotonic() >= self._next_s or trainer.step == self._total_steps:
                 self._next_s = time.monotonic() + PLAIN_EVERY_S
-                self._console.print(f"step {trainer.step:,}/{self._total_steps:,}  {_losses(trainer)}", markup=False)
-
-
-def _losses(trainer: "Trainer", room: int = 1000) -> str:
-    """The newest losses, as many of them as there is room for."""
-    record = trainer.last_record
-    if not record:
-        return "before the first log record"[: max(room, 0)]
-    told = ""
-    for part in (
-        f"reconstruction {record['reconstruction_loss']:.4f}",
-        f"discriminator {record['discriminator_loss']:.3f}",
-        f"generator {record['generator_loss']:.3f}",
-        f"D accuracy {record['d_accuracy']:.2f}",
-        f"{record['images_per_s']:,.0f} images/s",
-    ):
-        longer = f"{told}  {part}" if told else part
-        if len(longer) > room:
-            break
-        told = longer
-    return told
+                self._console.print(step_line(trainer.step, self._total_steps, trainer.last_record), markup=False)

@@ -33,6 +33,16 @@ class Series:
         elif value > bucket[1][1]:
             self._buckets[number] = (bucket[0], point)
 
+    def cut(self, step: int) -> None:
+        """Forget what lies beyond a step: it is done again."""
+        number = step // self._steps_per_bucket
+        edge = [point for point in self._buckets.get(number, ()) if point[0] <= step]
+        self._buckets = {n: bucket for n, bucket in self._buckets.items() if n < number}
+        if edge:
+            self._buckets[number] = (min(edge, key=_value), max(edge, key=_value))
+        if self.last is not None and self.last[0] > step:
+            self.last = max((point for bucket in self._buckets.values() for point in bucket), default=None)
+
     def _halve(self) -> None:
         while len(self._buckets) > MAX_BUCKETS // 2:
             self._steps_per_bucket *= 2

@@ -20,6 +20,11 @@ COMMANDS = {
         "one line a run: state, steps, time left; works without accounting and without the scheduler",
         looks=True,
     ),
+    "watch": Command(
+        "slurm.login.watch.command",
+        "a live view of a run, or of a sweep, until it ends; plain lines where the output is no terminal",
+        looks=True,
+    ),
     "log": Command("slurm.login.log", "the event log as one clean stream, superseded records left out", looks=True),
     "compare": Command(
         "slurm.login.compare",

@@ -105,7 +105,7 @@ def _run_one(options: argparse.Namespace, configuration: Configuration) -> int:
     print(f"{'as' if submission.is_new else 'it has already'}    {submission.holder}")
     if ahead is not None:
         print(f"plan  {ahead.summary}")
-    print(f"next:\n  aae-slurm status {name}\n  aae-slurm log {name} --follow --event step\n  aae-slurm cancel {name}")
+    print(f"next:\n  aae-slurm watch {name}\n  aae-slurm status {name}\n  aae-slurm cancel {name}")
     return 0
 
 

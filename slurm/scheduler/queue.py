@@ -85,8 +85,11 @@ class Job:
         if self.submitted == owner.job_submitted:
             return True
         # A requeue counts as a new submission of the job
-        restarts = (show_job(self.job_id, cluster=self.cluster) or {}).get("Restarts", "0")
-        return self.command == owner.job_script and int(restarts) > owner.restart_count
+        return self.command == owner.job_script and self._restarts > owner.restart_count
+
+    @cached_property
+    def _restarts(self) -> int:
+        return int((show_job(self.job_id, cluster=self.cluster) or {}).get("Restarts", "0"))
 
 
 def list_jobs(

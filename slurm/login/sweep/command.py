@@ -92,7 +92,7 @@ def _told(asked: Asked, outcome: Outcome, ahead: SweepPlan) -> str:
     lines += [f"note: {note}" for note in outcome.notes]
     following = [f"aae-slurm status {name} --runs", f"aae-slurm collect {name} results"]
     if outcome.live or outcome.submitted:
-        following = [f"aae-slurm status {name}", f"aae-slurm status {name} --runs", f"aae-slurm cancel {name}"]
+        following = [f"aae-slurm watch {name}", f"aae-slurm status {name} --runs", f"aae-slurm cancel {name}"]
     return "\n".join([*lines, "next:", *(f"  {line}" for line in following)])
 
 
