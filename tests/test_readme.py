@@ -23,7 +23,7 @@ PAGES = {
     for path in (ROOT / folder / "README.md" for folder in (".", "aae", "job", "slurm", "tests"))
 }
 # The runs that examples name; here they are a small one.
-RUNS = re.compile(r"digits-2d-seed\d-\w{8}|\bRUN\b|\bsweep-\w{8}\b|\bnight--seed=3")
+RUNS = re.compile(r"digits-2d-seed\d-\w{8}|\bRUN\b|(?<=watch )one\b|\bsweep-\w{8}\b|\bnight--seed=3")
 
 
 def _settings_rows() -> list[str]:
@@ -93,7 +93,7 @@ def test_every_link_leads_somewhere(page: str) -> None:
 # Commands on the pages that take longer than seconds, or need a network, a scheduler, a GPU or a whole data set.
 SLOW = re.compile(
     r"aae-job( --|$| *#)|aae-job (fetch|bench|verify-resume)|aae-slurm (run|check)|aae-slurm submit(?! --dry-run)"
-    r"|--parzen|--epochs|--max-steps|tuned-|S$|\| jq"
+    r"|--parzen|--epochs|--max-steps|tuned-|S$|\| (jq|cat)"
 )
 
 
@@ -124,7 +124,7 @@ def test_there_are_quick_commands() -> None:
     words = {tuple(re.sub(r"AAE_\w+=\S+ ", "", command).split()[:2]) for command in _commands()}
     for name in ("evaluate", "sample", "verify", "events-schema"):
         assert ("aae-job", name) in words
-    for name in ("submit", "status", "log", "cancel", "collect", "compare"):
+    for name in ("submit", "status", "watch", "log", "cancel", "collect", "compare"):
         assert ("aae-slurm", name) in words
 
 

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from rich.cells import cell_len
 
+import slurm.login.watch.look
 from job.config.allocation import Allocation
 from job.log.series import Series
 from job.rundir.claim import Segment
@@ -17,7 +18,8 @@ from job.rundir.liveness import Owner
 from job.rundir.status import Status
 from slurm.login.states import Shown
 from slurm.login.watch.course import Course
-from slurm.login.watch.look import Look
+from slurm.login.watch.look import Look, Watched
+from slurm.login.watch.queue import RareQueue
 from slurm.login.watch.screen import ink
 from slurm.login.watch.sparkline import ASCII, BLOCKS, Ink, bar, sparkline
 from slurm.login.watch.view import page_of_run, page_of_sweep
@@ -220,6 +222,29 @@ def test_segments_are_counted_over_the_whole_run(tmp_path: Path) -> None:
     assert segment_words(look_at(tmp_path, ended=True)) == "2"
     assert following([look_at(tmp_path)], None) == [f"aae-slurm watch {tmp_path}/a-run"]
     assert following([look_at(tmp_path, ended=True)], "night")[0] == "aae-slurm collect night results"
+
+
+def test_what_cannot_be_seen_now_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that is away, a file that cannot be read: said, and looked for again; a directory that stays away is an end."""
+    run_dir = look_at(tmp_path).run_dir
+    seen = look_at(tmp_path).shown
+    assert seen is not None
+    run_dir.replace(run_dir.status_file, seen.status.model_dump_json().encode())
+    watched, queue = Watched(run_dir, Course(run_dir)), RareQueue()
+    assert state_words(watched.again(queue)) == "training on n1"
+    log = run_dir.events_file.rename(tmp_path / "log")
+    run_dir.events_file.mkdir()
+    assert state_words(watched.again(queue)) == "cannot be read now: Is a directory; as it was 0 s ago"
+    run_dir.events_file.rmdir()
+    log.rename(run_dir.events_file)
+    assert state_words(watched.again(queue)) == "training on n1"
+    run_dir.path.rename(tmp_path / "away")
+    look = watched.again(queue)
+    assert (look.ended, look.state) == (False, "running")
+    assert state_words(look) == "its directory is not there; as it was 0 s ago"
+    monkeypatch.setattr(slurm.login.watch.look, "PATIENCE_S", 0.0)
+    look = watched.again(queue)
+    assert (look.ended, look.state, look.needs_person) == (True, "not there", True)
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), [("LANG", "C", ASCII), ("LC_ALL", "POSIX", ASCII)])

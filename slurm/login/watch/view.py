@@ -117,7 +117,9 @@ def _head(page: Page, look: Look) -> None:
     name = page.plain(look.name)
     name = name if cell_len(name) <= room else page.ink.more + name[1 - room :] if room > 1 else ""
     page.add(0, (name, "bold"), "  ", (look.state, _style(look)), (job, "dim"))
-    page.wrapped([1, 20], "now", state_words(look), "red" if look.needs_person else "")
+    page.wrapped(
+        [1, 20, 25, 27] if look.ended else [1, 20], "now", state_words(look), "red" if look.needs_person else ""
+    )
     if shown is None:
         return
     status = shown.status
@@ -126,7 +128,7 @@ def _head(page: Page, look: Look) -> None:
         told = f" {100 * share:3.0f} %  step {status.step:,} of {status.total_steps:,}"
         room = page.width - _LABEL - len(told)
         page.add(1, (f"{'progress':<{_LABEL}}", "dim"), (bar(share, max(room, 0), page.ink), "cyan"), told)
-    limit = f"; allocation ends in {duration(left)}" if (left := limit_s(look)) is not None else ""
+    limit = f"; time limit in {duration(left)}" if (left := limit_s(look)) is not None else ""
     saved = f"; saved at step {status.checkpoint_step:,}" if status.checkpoint_step is not None else ""
     page.add(4, (f"{'segment':<{_LABEL}}", "dim"), f"{segment_words(look)}{limit}{saved}")
     if not look.ended:

@@ -33,6 +33,8 @@ def state_words(look: Look) -> str:
         since = f", for {duration(waited_s)}" if waited_s is not None else ""
         pending, colon, rest = look.note.partition(":")
         return f"{pending}{since}{colon}{rest}{_waits(shown)}"
+    if shown.state == "lost" and look.note:
+        return look.note
     if shown.state != "running":
         return "; ".join(filter(None, [status.verdict, look.note])) or _NEVER
     doing = "training" if status.progress_at is not None else "starting"
@@ -89,6 +91,8 @@ def end_words(look: Look) -> str:
     found = ahead(look)
     if found is None:
         return "not known before it has trained a while"
+    if found.steps <= 0:
+        return "any moment now: all steps are done"
     total_s = found.total_s
     if look.shown is not None and _waits_for_requeue(look.shown):
         total_s += _wait_left_s(look)
