@@ -102,11 +102,20 @@ def test_a_preemption_by_sigusr2_saves_and_comes_back(
 
 
 def test_an_operators_requeue_loses_nothing(job: SlurmJob, whole: Traces) -> None:
-    """`scontrol requeue`: SIGTERM, save, leave; Slurm starts the job again."""
+    """`scontrol requeue`: SIGTERM, save, leave; Slurm starts the job again. Whoever watches is told of pause and end."""
     job_id = job.submit()
+    watching = job.start("watch", job.run_dir.path.name, module="slurm")
     with job.resting_at(150, until_signalled=True):
         job.cluster.ask("scontrol", "requeue", job_id)
     job.wait_until_finished(job_id)
+    assert job.wait(watching) == 0, job.output
+    for words in (
+        "requeued: Slurm starts it again",
+        "went on at step",
+        f"running, job {job_id}, segment 2",
+        "finished, job",
+    ):
+        assert words in job.output, job.output
     assert (job.reasons(), job.lost()) == (["requeue"], [0])
     assert job.traces() == whole
 

@@ -1,4 +1,4 @@
-"""`aae-slurm watch` as a process: on a terminal, in a pipe, and on a real Slurm."""
+"""`aae-slurm watch` as a process: on a terminal, and in a pipe."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import SlurmJob
 from test_watch import append, record
 
 from job.rundir.directory import RunDir
@@ -229,22 +228,3 @@ def test_a_run_that_waits_without_a_job_ends_it(watch: Watch) -> None:
     assert watch.end(process) == 1
     assert "submit again" in watch.output
     assert watch.output.endswith("  aae-slurm submit\n")
-
-
-def test_a_job_is_watched_through_its_requeue(job: SlurmJob) -> None:
-    """On a real Slurm: the pause between two segments is told, and the end with exit code 0."""
-    job_id = job.submit()
-    process = job.start("watch", job.run_dir.path.name, module="slurm")
-    job.wait_until_step(150)
-    job.cluster.ask("scontrol", "requeue", job_id)
-    assert job.wait(process) == 0, job.output
-    for words in (
-        "segment 1",
-        "waiting, job",
-        "requeued: Slurm starts it again",
-        "went on at step",
-        "segment 2",
-        "finished, job",
-    ):
-        assert words in job.output, job.output
-    assert "\x1b" not in job.output
