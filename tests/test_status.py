@@ -40,7 +40,9 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return jobs
 
 
-def _run(name: str, *, submitted: bool = True, age_s: float = 1, **values: object) -> RunDir:
+def _run(
+    name: str, *, submitted: bool = True, age_s: float = 1, still_s: float | None = None, **values: object
+) -> RunDir:
     flags = {"run_name": name, "max_steps": "1000", "evaluate_every_steps": "50", "slurm_time": "01:00:00"}
     configuration = read_configuration(flags)
     run_dir = RunDir(configuration.settings.run_dir)
@@ -48,6 +50,8 @@ def _run(name: str, *, submitted: bool = True, age_s: float = 1, **values: objec
     Record.of(configuration).write(run_dir)
     updated_at = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
     told = {"state": "running", "step": 500, "total_steps": 1000, "segment": 1, "updated_at": updated_at, **values}
+    if still_s is not None:
+        told["progress_at"] = iso(time.time() - still_s)
     if submitted:
         told = {"job_id": "5", **told}
         run_dir.slurm.mkdir()
@@ -67,7 +71,7 @@ def _job(run_dir: RunDir, state: str, reason: str = "None", starts_at: float | N
         ({"step_ms": 100.0}, ("RUNNING",), "50 s", "50 s"),
         ({}, ("RUNNING",), "-", "-"),
         ({"step_ms": 100.0}, ("SUSPENDED",), "suspended", "suspended"),
-        ({"progress_at": iso(time.time() - 302)}, ("RUNNING",), "no step 5 min", "no step"),
+        ({"still_s": 302}, ("RUNNING",), "no step 5 min", "no step"),
         ({"age_s": 300}, ("RUNNING",), "silent 5 min", "silent"),
         ({"state": "submitted", "segment": 0}, ("PENDING", "Priority"), "resources", "resources"),
         ({"state": "submitted", "segment": 0}, ("PENDING", "Priority", time.time() + 9e5), "resources, ", "resources"),
