@@ -23,7 +23,9 @@ PAGES = {
     for path in (ROOT / folder / "README.md" for folder in (".", "aae", "job", "slurm", "tests"))
 }
 # The runs that examples name; here they are a small one.
-RUNS = re.compile(r"digits-2d-seed\d-\w{8}|\bRUN\b|(?<=watch )one\b|\bsweep-\w{8}\b|\bnight--seed=3")
+RUNS = re.compile(
+    r"digits-2d-seed\d-\w{8}|\bRUN\b|(?<=watch )one\b|(?<=status )rested\b|\bsweep-\w{8}\b|\bnight--seed=3"
+)
 
 
 def _settings_rows() -> list[str]:

@@ -144,7 +144,7 @@ def look_at(tmp_path: Path, *, state: str = "running", reason: str | None = None
         "limit_at": (now + timedelta(hours=1)).isoformat(), "saturation": "not_yet", "verdict": "a\x1b[31m verdict " * 20,
     }  # fmt: skip
     status = Status.model_validate(kept | changes.pop("status", {}))
-    shown = Shown(run_dir, status, state, "", False, "5", reason, None)
+    shown = Shown(run_dir, status, status.state, "", False, "5", reason, None)
     return Look(run_dir, course, shown, allocation=Allocation(time="2:00:00"), **changes)
 
 
