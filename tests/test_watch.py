@@ -146,7 +146,8 @@ def look_at(tmp_path: Path, *, state: str = "running", reason: str | None = None
     }  # fmt: skip
     status = Status.model_validate(kept | changes.pop("status", {}))
     shown = Shown(run_dir, status, status.state, "", False, "5", reason, None)
-    return Look(run_dir, course, shown, allocation=Allocation(time="2:00:00"), **changes)
+    vars(shown)["allocation"] = Allocation(time="2:00:00")  # as its settings.json would tell
+    return Look(run_dir, course, shown, **changes)
 
 
 @pytest.mark.parametrize("drawn_with", [BLOCKS, ASCII])

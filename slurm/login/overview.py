@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from job.commandline import clock, duration
@@ -96,22 +96,22 @@ def _percent(step: int, total: int) -> int:
     return min(100, 100 * step // total)
 
 
-def states_of(ones: Sequence[Shown], num_elements: int) -> Counter[str]:
-    """How many runs of a sweep are in which state, in the order in which they are told."""
-    found = Counter("pending" if one.pending_reason is not None else one.state for one in ones)
+def counted(states: Iterable[str]) -> str:
+    """How many there are of each state, in the order in which they are told."""
+    found = Counter(states)
     order = ["finished", "running", "pending", *sorted(set(found) - {"finished", "running", "pending"})]
-    counts = Counter({state: found[state] for state in order if found[state]})
-    return counts + Counter({"not there": num_elements - len(ones)})
+    return ", ".join(f"{found[state]} {state}" for state in order if found[state])
 
 
 def folded(name: str, num_elements: int, ones: Sequence[Shown]) -> Line:
     """A sweep's."""
     done, total = sum(one.status.step for one in ones), sum(one.status.total_steps for one in ones)
-    counts = states_of(ones, num_elements)
-    words = ", ".join(f"{count} {state}" for state, count in counts.items())
+    states = ["pending" if one.pending_reason is not None else one.state for one in ones]
+    states += ["not there"] * (num_elements - len(ones))
+    words = counted(states)
     saturated = sum(one.status.saturation == "saturated" for one in ones)
     is_bad = any(one.needs_person for one in ones)
-    style = _BAD if is_bad else _GOOD if counts["finished"] == num_elements else None
+    style = _BAD if is_bad else _GOOD if states.count("finished") == num_elements else None
     share = f"{_percent(done, total)}%" if total else "-"
     told = f"{words}; {saturated} saturated" if saturated else words
     return Line("sweep", share, "", "", (told, words), name, style, is_sweep=True)

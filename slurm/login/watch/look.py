@@ -5,11 +5,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from job.config.allocation import Allocation
-from job.config.settings_file import recorded_allocation
 from job.rundir.directory import RunDir
 from job.rundir.small_file import is_folder
 from job.rundir.status import DAMAGED, Status, read_status
+from slurm.login.forecast import Forecast
 from slurm.login.states import Shown, heartbeat_age_s, show
 from slurm.login.watch.course import Course
 from slurm.login.watch.queue import RareQueue
@@ -26,7 +25,7 @@ PATIENCE_S = 60.0  # how long a run directory may be gone, or its status.json da
 class Look:
     """A run as it was seen last; `shown` is None before that.
 
-    `job` waits in the queue. `allocation` is what a run asks of Slurm, None of one without. `note` is what the scheduler adds to
+    `job` waits in the queue. `note` is what the scheduler adds to
     its state. `trouble` is why it cannot be looked at, since the monotonic time `trouble_s`; None if it can. `new` holds the
     records that came since the look before; `ended` tells that nothing more is to be expected.
     """
@@ -35,7 +34,6 @@ class Look:
     course: Course
     shown: Shown | None = None
     job: Job | None = None
-    allocation: Allocation | None = None
     note: str = ""
     trouble: str | None = None
     trouble_s: float = 0.0
@@ -53,6 +51,11 @@ class Look:
         if self.shown is None or (self.ended and self.trouble is not None):
             return "not there" if self.trouble is not None else "unknown"
         return self.shown.state
+
+    @property
+    def ahead(self) -> Forecast | None:
+        """What is ahead of it, None where that is not known or nothing is."""
+        return self.shown.forecast if self.shown is not None and not self.ended else None
 
     @property
     def needs_person(self) -> bool:
@@ -102,8 +105,6 @@ class Watched:
             return str(status.verdict)  # it may be being written over
         if self._status is None or (status.state, status.segment) != (self._status.state, self._status.segment):
             self._changed_s = time.monotonic()
-            of_slurm = status.job_id is None or not status.job_id.startswith("local-")
-            look.allocation = recorded_allocation(look.run_dir) if of_slurm else None
         self._status = status
         look.new = look.course.read()
         # An answer that is older than what the run itself tells says nothing of it.

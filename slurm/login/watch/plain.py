@@ -2,9 +2,10 @@
 
 import time
 
+from job.commandline import clock
 from job.log.words import news, step_line
 from slurm.login.watch.look import Look
-from slurm.login.watch.words import clock, counts, end_words, moment, segment_words, state_words
+from slurm.login.watch.words import counts, end_words, moment, segment_words, state_words
 
 STEPS_EVERY_S = 10.0  # as the job itself prints them
 COUNTS_EVERY_S = 60.0  # of a sweep

@@ -3,15 +3,14 @@
 import shlex
 import statistics
 import time
-from collections import Counter
 from datetime import datetime
 
-from job.commandline import duration
-from slurm.login.forecast import REQUEUE_S, Forecast, forecast_of
+from job.commandline import clock, duration
+from slurm.login.forecast import REQUEUE_S
+from slurm.login.overview import STILL_S, counted
 from slurm.login.states import Shown, heartbeat_age_s, progress_age_s
 from slurm.login.watch.look import OLD_S, Look
 
-STILL_S = 60.0  # without a step for longer is told
 _NEVER = "no sign of it yet"
 
 
@@ -76,19 +75,9 @@ def _waited_s(look: Look) -> float | None:
     return max(0.0, time.time() - int(submitted)) if submitted.isdigit() else None
 
 
-def ahead(look: Look) -> Forecast | None:
-    """What is ahead of a run, None where that is not known or nothing is."""
-    if look.shown is None or look.ended:
-        return None
-    status = look.shown.status
-    if status.state == "running" and status.progress_at is None:  # its end is not asked for before it trains
-        status = status.model_copy(update={"state": "waiting"})
-    return forecast_of(status, look.allocation)
-
-
 def end_words(look: Look) -> str:
     """When a run will be finished."""
-    found = ahead(look)
+    found = look.ahead
     if found is None:
         return "not known before it has trained a while"
     if found.steps <= 0:
@@ -105,7 +94,7 @@ def segment_words(look: Look) -> str:
     if look.shown is None or look.shown.status.segment == 0:
         return "none yet"
     segment = look.shown.status.segment
-    found = ahead(look)
+    found = look.ahead
     if found is None:
         return f"{segment}"
     all_of_them = segment + found.segments - (look.shown.status.state == "running")
@@ -143,13 +132,6 @@ def distance_words(look: Look) -> str | None:
     return "within" if distance <= band else "outside"
 
 
-def clock(seconds: float) -> str:
-    """A moment for people, in local time, no longer than it takes: 14:10, Thu 14:10, 3 Dec 14:10."""
-    then, now = datetime.fromtimestamp(seconds), datetime.now()
-    days = abs((then.date() - now.date()).days)
-    return f"{then:%H:%M}" if days == 0 else f"{then:%a %H:%M}" if days < 7 else f"{then.day} {then:%b %H:%M}"
-
-
 def moment(time_of_record: str) -> str:
     """When a record was written, in local time, to the second, with the day if it is not today's."""
     then = datetime.fromisoformat(time_of_record).astimezone()
@@ -158,9 +140,7 @@ def moment(time_of_record: str) -> str:
 
 def counts(looks: list[Look]) -> str:
     """How many runs of a sweep are in which state."""
-    states = Counter(group(look) for look in looks)
-    order = ["finished", "running", "pending", *sorted(set(states) - {"finished", "running", "pending"})]
-    return ", ".join(f"{states[state]} {state}" for state in order if states[state])
+    return counted(group(look) for look in looks)
 
 
 def group(look: Look) -> str:
