@@ -16,6 +16,7 @@ from jobs import LOGGED, ON_SLURM, Job, SlurmJob, as_nobody, small_settings
 
 from job.proofs.exactness import Traces
 from job.rundir.claim import read_segment
+from job.rundir.status import iso
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -52,10 +53,14 @@ def test_the_clock_ends_segments_and_the_run_goes_on(job: SlurmJob, tmp_path: Pa
     # Slurm looks every 30 s and signals before it would be too late: 15 to 45 s after the start, when the run trains.
     limited = {"slurm_time": "00:01:00", "slurm_signal_delay_s": 15, "slurm_max_stalls": 99}
     first = job.submit(**limited, max_steps=10**6)
+    assert "plan  time unknown" in job.output
     with job.resting_at(100, until_signalled=True):
         pass
     # How far it gets depends on the machine: cut it short there, and compare with a run of that length.
     with job.resting_at(1, segment=2, until_signalled=True):
+        kept = job.status()  # for forecasts: the limit of this allocation, and the one wait so far
+        assert kept["started_at"] < kept["limit_at"] < iso(time.time() + 61)
+        assert [5 < wait_s < 100 for wait_s in kept["waits_s"]] == [True]
         job.cluster.ask("scancel", first)
     job.cluster.wait_for_state(first, "CANCELLED")
     total = job.status()["step"] + 100

@@ -22,6 +22,7 @@ from slurm.login.plan import plan_run
 from slurm.login.submit_once import submit_once
 from slurm.login.sweep.command import run_sweep
 from slurm.login.unbegun import death_before_beginning, newest_job_id, script_of
+from slurm.scheduler.site import requeue_s
 
 
 def run(arguments: list[str]) -> int:
@@ -93,7 +94,10 @@ def _run_one(options: argparse.Namespace, configuration: Configuration) -> int:
         print(f"aae-slurm: warning: the last job was the same as this one; {death}", file=sys.stderr)
     status = read_status(run_dir)
     steps_done = status.step if status is not None else 0
-    ahead = None if options.local else plan_run(plan.settings, configuration.allocation, steps_done=steps_done)
+    ahead = None
+    if not options.local:
+        waits_s = requeue_s(configuration.allocation.cluster)
+        ahead = plan_run(plan.settings, configuration.allocation, steps_done=steps_done, requeue_s=waits_s)
     if options.json:
         told |= {"plan": ahead.as_json() if ahead is not None else None}
         told |= {"state": status.state if status is not None else "submitted", "job_id": submission.job_id}

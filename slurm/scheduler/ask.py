@@ -44,8 +44,13 @@ def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
     return {**kept, "SLURM_TIME_FORMAT": "%s"}
 
 
-def ask(command: list[str], timeout_s: float, text: str = "", cluster: str | None = None) -> Answer:
-    """Call one of Slurm's commands, which may read a text, for a cluster, None for the default one; raises nothing."""
+def ask(
+    command: list[str], timeout_s: float, text: str = "", cluster: str | None = None, *, also_stderr: bool = False
+) -> Answer:
+    """Call one of Slurm's commands, which may read a text, for a cluster, None for the default one; raises nothing.
+
+    `also_stderr` is for those that answer there.
+    """
     try:
         done = subprocess.run(  # noqa: S603
             command,
@@ -64,4 +69,4 @@ def ask(command: list[str], timeout_s: float, text: str = "", cluster: str | Non
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip()
         return Answer("", words or f"{command[0]} ended with exit code {done.returncode}")
-    return Answer(done.stdout, None)
+    return Answer(done.stdout + done.stderr if also_stderr else done.stdout, None)

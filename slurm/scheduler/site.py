@@ -6,6 +6,7 @@ from typing import Any
 
 from job.config.allocation import minutes
 from slurm.scheduler.ask import ask
+from slurm.scheduler.queue import SCONTROL_TIMEOUT_S
 
 TIMEOUT_S = 10.0
 _DEFAULT_CRED_EXPIRE_S = 120
@@ -84,10 +85,8 @@ class Site:
 
     @property
     def requeue_s(self) -> int:
-        """Seconds for which Slurm starts no requeued job: until its old credential is void, and one more."""
-        told = re.search(r"cred_expire=(\d+)", self.config.get("AuthInfo", ""))
-        expire_s = int(told[1]) if told else _DEFAULT_CRED_EXPIRE_S
-        return (expire_s if expire_s >= _LEAST_CRED_EXPIRE_S else _DEFAULT_CRED_EXPIRE_S) + 1
+        """As the function of this name."""
+        return _requeue_s(self.config)
 
     @property
     def kill_wait_s(self) -> int:
@@ -135,6 +134,18 @@ def read_site(cluster: str | None = None) -> Site | str:
     found = [_partition(line) for line in partitions.splitlines() if line.startswith("PartitionName=")]
     rows = [line.split("|", 5) for line in nodes.splitlines() if line.count("|") >= 5]
     return Site(_config(config), {one.name: one for one in found}, [_nodes(row) for row in rows])
+
+
+def requeue_s(cluster: str | None = None) -> int | None:
+    """Seconds for which Slurm starts no requeued job: until its old credential is void, and one more. None without an answer."""
+    answer = ask(["scontrol", "show", "config"], SCONTROL_TIMEOUT_S, cluster=cluster)
+    return _requeue_s(_config(answer.text)) if answer.refusal is None else None
+
+
+def _requeue_s(config: dict[str, str]) -> int:
+    told = re.search(r"cred_expire=(\d+)", config.get("AuthInfo", ""))
+    expire_s = int(told[1]) if told else _DEFAULT_CRED_EXPIRE_S
+    return (expire_s if expire_s >= _LEAST_CRED_EXPIRE_S else _DEFAULT_CRED_EXPIRE_S) + 1
 
 
 def _config(text: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from slurm.login.paces import Paces
 from slurm.login.plan import SweepPlan, plan_run
 from slurm.login.sweep.axes import Asked, ask, described, loop_to_type, read_axes
 from slurm.login.sweep.send import Outcome, dry_run, submit_sweep
+from slurm.scheduler.site import requeue_s
 
 
 def run_sweep(flags: Flags) -> int:
@@ -67,11 +68,20 @@ def _head(sweep: Sweep) -> str:
 def _ahead(asked: Asked, outcome: Outcome) -> SweepPlan:
     """The plan of those that are not finished yet."""
     known, plans = Paces(asked.runs_dir), []
+    waits_s = requeue_s(next(iter(asked.runs.values())).allocation.cluster)
     for run, configuration in asked.runs.items():
         if run in outcome.live or run in outcome.submitted:
             status = read_status(RunDir(configuration.settings.run_dir))
             steps_done = status.step if status is not None else 0
-            plans.append(plan_run(configuration.settings, configuration.allocation, steps_done=steps_done, known=known))
+            plans.append(
+                plan_run(
+                    configuration.settings,
+                    configuration.allocation,
+                    steps_done=steps_done,
+                    requeue_s=waits_s,
+                    known=known,
+                )
+            )
     sweep = SweepDir.named(asked.runs_dir, asked.sweep.name).read()
     return SweepPlan(plans, sweep.arrays[-1].parallel if sweep is not None and sweep.arrays else None)
 
