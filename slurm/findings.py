@@ -48,7 +48,6 @@ class Request(BaseModel):
     nonce: str
     versions: dict[str, str]
     source_digest: str
-    python: str
 
 
 class Findings(BaseModel):

@@ -34,8 +34,8 @@ class Plan:
     is_met: bool
 
     @property
-    def worst_loss_s(self) -> float | None:
-        """Seconds of training that a kill can cost at most; None where only steps bound them and no pace is known."""
+    def worst_loss_s(self) -> float:
+        """Seconds of training that a kill can cost at most."""
         every_steps = self.settings.checkpoint_every_steps
         bounds = [self.settings.checkpoint_every_s]
         if every_steps is not None and self.slowest is not None:
@@ -49,7 +49,7 @@ class Plan:
         told = [("training", self._training()), ("segments", self._segments())]
         told += [
             ("requeue", self._requeue()),
-            ("a kill", f"costs at most {duration(self.worst_loss_s or 0)} of training"),
+            ("a kill", f"costs at most {duration(self.worst_loss_s)} of training"),
         ]
         kept = f"{self.footprint.num_lattices:,} lattices, a log of {size(self.footprint.log_bytes)}"
         told.append(

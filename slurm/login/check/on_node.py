@@ -2,9 +2,9 @@
 
 import os
 import secrets
-import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -64,7 +64,7 @@ def _job_of(check_dir: CheckDir, allocation: Allocation) -> Job | None:
         raise NoAnswerError(f"squeue gave no answer within {QUEUE_TIMEOUT_S:.0f} s; nothing was submitted, try again")
     folder = os.path.realpath(check_dir.slurm)
     live = (job for job in jobs if job.is_pending or job.is_alive)
-    return next((job for job in live if os.path.realpath(os.path.dirname(job.command)) == folder), None)  # noqa: PTH120
+    return next((job for job in live if os.path.realpath(Path(job.command).parent) == folder), None)
 
 
 def _submit(check_dir: CheckDir, settings: Settings, allocation: Allocation) -> str:
@@ -76,7 +76,6 @@ def _submit(check_dir: CheckDir, settings: Settings, allocation: Allocation) -> 
         nonce=nonce,
         versions=versions(),
         source_digest=source_digest(),
-        python=sys.prefix,
     )
     check_dir.slurm.mkdir(parents=True, exist_ok=True)
     for path in (check_dir.findings_file, check_dir.told_mark):

@@ -1,14 +1,14 @@
 """What the cluster says of the request: whether it fits, whether Slurm takes it, and what its rules mean for a run."""
 
-import subprocess
 from datetime import datetime
 
 from job.commandline import duration
 from job.config.allocation import Allocation, megabytes
 from slurm.findings import Line
-from slurm.scheduler.ask import clean_environment
+from slurm.scheduler.ask import ask
 from slurm.scheduler.site import Nodes, Partition, Site
 
+_SBATCH_TIMEOUT_S = 30.0
 _SAVE_S = 5  # a step and a save, with room
 
 
@@ -77,7 +77,9 @@ def _as_sbatch(num_minutes: int) -> str:
 def _node(partition: Partition, nodes: list[Nodes], allocation: Allocation) -> Line:
     cpus, memory = allocation.cpus_per_task, _memory_mb(allocation)
     asked = " and ".join(
-        filter(None, [f"{cpus} CPUs" if cpus else None, f"{memory:,} MiB of memory" if memory else None])
+        filter(
+            None, [f"{cpus} CPU{'s' * (cpus > 1)}" if cpus else None, f"{memory:,} MiB of memory" if memory else None]
+        )
     )
     if not asked:
         return Line("node", "skipped", "neither CPUs nor memory are asked for: the site's rule gives them")
@@ -162,22 +164,12 @@ def _shares(nodes: list[Nodes], allocation: Allocation) -> Line:
 
 def _accepted(allocation: Allocation, script: str) -> Line:
     """What `sbatch --test-only` says of the very script that submit would send."""
-    environment = clean_environment() | ({"SLURM_CLUSTERS": allocation.cluster} if allocation.cluster else {})
-    try:
-        done = subprocess.run(
-            ["sbatch", "--test-only"],  # noqa: S607
-            input=script,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=30,
-            check=False,
-            env=environment,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Line("accepted", "skipped", f"sbatch --test-only gives no answer: {error}")
-    words = " ".join((done.stderr + done.stdout).split())
-    if done.returncode != 0:
+    command = ["sbatch", "--test-only"]
+    answer = ask(command, _SBATCH_TIMEOUT_S, script, allocation.cluster, also_stderr=True)
+    if answer.is_away:
+        return Line("accepted", "skipped", f"sbatch --test-only: {answer.refusal}")
+    words = " ".join((answer.refusal or answer.text).split())
+    if answer.refusal is not None:
         helps = "AAE_SLURM_ACCOUNT=... AAE_SLURM_PARTITION=... AAE_SLURM_QOS=..., as the site tells"
         return Line("accepted", "error", f"sbatch would refuse it: {words}", helps)
     _, _, when = words.partition(" to start at ")
