@@ -26,6 +26,8 @@ def test_a_real_cluster_is_read_and_left_as_it_is(job: SlurmJob) -> None:
     assert (told["plan"]["fastest"], told["plan"]["wait_s"]) == (None, 6)
     assert not job.run_dir.path.exists()
     assert job.cluster.ask("squeue", "-h") == ""
+    assert job.slurm("submit", "--json") == 0, job.output
+    assert orjson.loads(job.output)["plan"] == told["plan"]
 
 
 @pytest.mark.parametrize(

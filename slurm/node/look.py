@@ -133,7 +133,8 @@ def _bench(settings: Settings, measured: dict[str, Any]) -> Line:
     found = json.loads(done.stdout)
     ours = next(mode for mode in found["modes"] if mode["kind"] == "ours")["aged"]
     measured["device"], measured["step_ms"] = found["device"], ours["step_ms_median"]
-    text = f"{ours['step_ms_median']:.1f} ms a step on {found['device']} ({found['processor']}, {found['num_threads']} threads)"
+    threads = f"{found['num_threads']} thread{'s' * (found['num_threads'] > 1)}"
+    text = f"{ours['step_ms_median']:.1f} ms a step on {found['device']} ({found['processor']}, {threads})"
     return Line("bench", "ok", f"{text}, {ours['times_lecture']:.1f} x the lecture's loop")
 
 
