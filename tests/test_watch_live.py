@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from test_watch import append, record
 
+from job.config.settings_file import Record
+from job.config.sources import read_configuration
 from job.rundir.directory import RunDir
 from job.rundir.status import Status, now
 
@@ -32,7 +34,8 @@ class Watch:
     def __init__(self, folder: Path) -> None:
         self.run_dir = RunDir(folder / "runs" / "small")
         self.run_dir.path.mkdir(parents=True)
-        self.run_dir.settings_file.write_text("{}")
+        named = {"AAE_RUNS_DIR": str(folder / "runs"), "AAE_RUN_NAME": "small", "AAE_SEED": "3"}
+        Record.of(read_configuration(environment=named)).write(self.run_dir)
         self.queue = folder / "queue"
         self.output = ""
         (folder / "bin").mkdir()
@@ -51,7 +54,7 @@ class Watch:
 
     def queued(self, state: str, reason: str = "None") -> None:
         """Have the scheduler list the run's job."""
-        self.queue.write_text(f"5|5|{time.time() - 7:.0f}|{state}|{reason}|{self.run_dir.path}/slurm/x.sh\n")
+        self.queue.write_text(f"5|5|{time.time() - 7:.0f}|{state}|{reason}|N/A|n1|{self.run_dir.path}/slurm/x.sh\n")
 
     def status(self, state: str, segment: int, step: int, **fields: Any) -> None:
         """Write the run's status.json."""
@@ -227,4 +230,4 @@ def test_a_run_that_waits_without_a_job_ends_it(watch: Watch) -> None:
     watch.queue.write_text("")
     assert watch.end(process) == 1
     assert "submit again" in watch.output
-    assert watch.output.endswith("  aae-slurm submit\n")
+    assert watch.output.endswith("  aae-slurm submit --run-name small --seed 3\n")

@@ -108,6 +108,11 @@ class Run:
         told |= paces(self._lease.before, clock.step_ms(told["step"]), clock.num_steps(told["step"]))
         return {**told, "limit_at": iso(self.limit_at) if self.limit_at is not None else None}
 
+    def tell_limit(self, limit_at: float) -> None:
+        """Have status.json tell from now on when the allocation ends, in seconds since the epoch; raises TakenOverError."""
+        self.limit_at = limit_at
+        self.amend(limit_at=iso(limit_at))
+
     def load(self) -> None:
         """Load torch, the data and the newest good checkpoint, and write `started` or `resumed`.
 
@@ -225,7 +230,7 @@ class Run:
         self._end("cancelled" if reason == "cancel" else "waiting", reason, verdict, exit_code, left)
 
     def amend(self, **changes: Any) -> None:
-        """Change keys of status.json after the end."""
+        """Change keys of status.json, before training or after the end."""
         with contextlib.suppress(OSError):
             self._lease.heartbeat.write(**changes)
 

@@ -135,6 +135,8 @@ def _run_segment(plan_of: Callable[[], Plan], stop: AllocationStop, start: Start
 
 def _train(run: Run, stop: AllocationStop, start: Start, *, may_restart: bool) -> int:
     limit = None if start.local else Limit(start.job_id, os.environ)
+    if limit is not None and limit.end is not None:
+        run.tell_limit(limit.end)
     run.load()
     if (
         start.mem_mb is not None
