@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aae.blocks import evaluating
 from aae.networks import IMAGE_SIDE, Decoder
 
 
@@ -52,21 +53,20 @@ class Lattice:
         return texts
 
 
-@torch.no_grad()
 def decode_picture(decoder: Decoder, codes: Tensor) -> Tensor:
-    """Decode codes (N, Z) in eval mode into one picture, ceil(sqrt(N)) cells a side, filled row by row.
+    """Decode codes (N, Z), all at once, in eval mode, into one `picture`. Draws no random number."""
+    with evaluating(decoder) as device:
+        return picture(torch.sigmoid(decoder(codes.to(device))).cpu())
 
-    Returns uint8 (side * 28, side * 28), round(255 (1 - p)), on the CPU; cells without a code stay white. Draws no
-    random number and leaves the decoder's mode as it was.
+
+def picture(ink: Tensor) -> Tensor:
+    """Images (N, X), as ink from 0 to 1, in one picture, ceil(sqrt(N)) cells a side, filled row by row.
+
+    Returns uint8 (side * 28, side * 28), round(255 (1 - ink)); cells without an image stay white.
     """
-    device = next(decoder.parameters()).device
-    was_training = decoder.training
-    decoder.eval()
-    ink = torch.sigmoid(decoder(codes.to(device))).cpu()  # (N, X)
-    decoder.train(was_training)
-    side = math.isqrt(len(codes) - 1) + 1
+    side = math.isqrt(len(ink) - 1) + 1
     cells = torch.zeros(side * side, IMAGE_SIDE, IMAGE_SIDE)
-    cells[: len(codes)] = ink.view(-1, IMAGE_SIDE, IMAGE_SIDE)
+    cells[: len(ink)] = ink.view(-1, IMAGE_SIDE, IMAGE_SIDE)
     grid = cells.view(side, side, IMAGE_SIDE, IMAGE_SIDE).permute(0, 2, 1, 3)  # row, y, column, x
-    picture = grid.reshape(side * IMAGE_SIDE, side * IMAGE_SIDE)
-    return ((1 - picture) * 255).round().to(torch.uint8)
+    together = grid.reshape(side * IMAGE_SIDE, side * IMAGE_SIDE)
+    return ((1 - together) * 255).round().to(torch.uint8)

@@ -3,6 +3,8 @@
 Shapes, here and in the whole package: B images in a batch, X = 784 pixels, H hidden units, Z code dimensions.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,6 +73,18 @@ class AdversarialAutoencoder(nn.Module):
         self.encoder = Encoder(latent_dim, hidden_dim, autoencoder_dropout)
         self.decoder = Decoder(latent_dim, hidden_dim, autoencoder_dropout)
         self.discriminator = Discriminator(latent_dim, hidden_dim, discriminator_dropout)
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, Tensor]) -> "AdversarialAutoencoder":
+        """The networks of these weights, which have their sizes in their shapes; in eval mode and without gradients.
+
+        Raises KeyError or RuntimeError if they are no such weights.
+        """
+        latent_dim, hidden_dim = weights["encoder.output.weight"].shape
+        with torch.device("meta"):  # nothing is drawn that would be thrown away
+            model = cls(latent_dim, hidden_dim)
+        model.load_state_dict(weights, assign=True)
+        return model.eval().requires_grad_(False)
 
     @property
     def perceptrons(self) -> dict[str, Perceptron]:

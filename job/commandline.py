@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -87,14 +87,19 @@ def clock(moment: float) -> str:
     return f"{told:%H:%M}" if days == 0 else f"{told:%a %H:%M}" if days < 7 else f"{told.day} {told:%b %H:%M}"
 
 
-def count(text: str) -> int:
-    """The type of an argument that counts something."""
-    if not text.isdigit() or not 1 <= int(text) <= 10_000:
-        raise ValueError
-    return int(text)
+def number_between(least: int, most: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number within bounds."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise ValueError
+        return int(text)
+
+    number.__name__ = f"number from {least:,} to {most:,}"  # how argparse names it in an error
+    return number
 
 
-count.__name__ = "number from 1 to 10,000"  # how argparse names it in an error
+count = number_between(1, 10_000)
 
 
 def positive(text: str) -> float:

@@ -109,7 +109,7 @@ def test_a_run_that_is_to_stop_when_saturated_stops_at_the_same_step_however_it_
     assert whole.events("finished")[0]["step"] == ENDS_AT
     assert f"finished: {ENDS_AT} steps" in whole.output
     assert sorted(p.name for p in whole.run_dir.final.iterdir()) == [
-        *("curves.png", "lattice.png", "summary.json", "weights.safetensors")
+        *("codes.npz", "curves.png", "lattice.png", "samples.png", "summary.json", "weights.safetensors")
     ]
     assert whole.run() == 0
     assert "finished already" in whole.output

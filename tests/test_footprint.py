@@ -116,7 +116,9 @@ def test_a_run_without_its_last_picture_ends_finished(tmp_path: Path) -> None:
     assert job.run() == 0, job.output
     assert [record["reason"] for record in job.events("warning")] == ["no_curves"]
     assert sorted(path.name for path in job.run_dir.final.iterdir()) == [
+        "codes.npz",
         "lattice.png",
+        "samples.png",
         "summary.json",
         "weights.safetensors",
     ]

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import orjson
 import pytest
 from jobs import TOTAL, Job, small_settings
@@ -35,7 +36,7 @@ def test_a_run_leaves_all_that_the_run_directory_promises(small_job: Job) -> Non
     assert small_job.output.startswith("this trains here, on ") == train.is_beside_cluster()
     run_dir = small_job.run_dir
     assert sorted(p.name for p in run_dir.final.iterdir()) == [
-        *("curves.png", "lattice.png", "summary.json", "weights.safetensors")
+        *("codes.npz", "curves.png", "lattice.png", "samples.png", "summary.json", "weights.safetensors")
     ]
     assert [r["step"] for r in small_job.events("step")] == list(range(7, TOTAL + 1, 7))
     assert [r["step"] for r in small_job.events("lattice")] == list(range(100, TOTAL + 1, 100))
@@ -243,6 +244,26 @@ def test_sample_repeats_the_final_lattice(small_job: Job, tmp_path: Path) -> Non
     assert small_job.run() == 0
     assert small_job.run("sample", "small", "--out", str(out)) == 0, small_job.output
     assert out.read_bytes() == small_job.run_dir.final_lattice.read_bytes()
+
+
+def test_final_holds_what_sample_and_encode_give(small_job: Job, tmp_path: Path) -> None:
+    """Samples and held-out codes to the byte, with averaged weights too; `encode` works before the end; `verify` knows both."""
+    codes, samples = tmp_path / "codes.npz", tmp_path / "samples.png"
+    small_job.environment |= {"SLURM_CPUS_PER_TASK": "1", "AAE_EMA_DECAY": "0.9"}
+    small_job.interrupt(signal.SIGTERM, 120)
+    assert small_job.run("encode", "small", "--out", str(codes)) == 0, small_job.output
+    assert f"12,000 codes of step {small_job.status()['step']}" in small_job.output
+    assert small_job.run() == 0
+    assert small_job.run("encode", "small", "--out", str(codes)) == 0, small_job.output
+    assert small_job.run("sample", "small", "--random", "100", "--out", str(samples)) == 0, small_job.output
+    assert samples.read_bytes() == small_job.run_dir.final_samples.read_bytes()
+    with np.load(codes) as found, np.load(small_job.run_dir.final_codes) as final:
+        assert sorted(final) == ["codes", "indices", "labels"]
+        for name in final:
+            assert np.array_equal(final[name], found[name][found["split"] == "held-out"])
+    small_job.run_dir.final_codes.write_bytes(b"PK")
+    assert small_job.run("verify", "small") == 1
+    assert "final/codes.npz: not the SHA-256" in small_job.output
 
 
 def test_a_diverging_run_ends_with_a_verdict(tmp_path: Path) -> None:

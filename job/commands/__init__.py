@@ -11,6 +11,7 @@ COMMANDS = {
         "measures a run's newest weights on held-out data; prints, and writes evaluations/step-....json",
     ),
     "sample": Command("job.commands.sample", "decodes a lattice or prior samples from a run's newest weights"),
+    "encode": Command("job.commands.encode", "writes the codes of a run's data set, or of images of one's own"),
     "verify": Command("job.commands.verify", "reads and checks every checkpoint and the event log of a run"),
     "verify-resume": Command(
         "job.commands.verify_resume", "proves exact resume with the present settings on this machine"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aae import metrics
+from aae.blocks import ROWS, decode, in_blocks
 from aae.classifier import fit_classifier
 from aae.losses import discriminator_loss
 from aae.networks import AdversarialAutoencoder
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from job.data.images import Images
 
 NUM_SAMPLES = 10_000  # of the prior, decoded
-_ROWS = 2000  # images that go through the networks at once
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class HeldOut:
 def look(model: AdversarialAutoencoder, images: Tensor, prior_std: float) -> HeldOut:
     """Encode and decode uint8 images (N, 784), in eval mode, without a random number."""
     codes, sums = [], torch.zeros(2, dtype=torch.float64, device=images.device)
-    for rows in images.split(_ROWS):
+    for rows in images.split(ROWS):
         x = rows.float().div_(255)  # (rows, X)
-        z = model.encoder(x)  # (rows, Z)
-        logits = model.decoder(z)  # (rows, X)
+        z = in_blocks(model.encoder, x)  # (rows, Z)
+        logits = in_blocks(model.decoder, z)  # (rows, X)
         sums[0] += torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
         sums[1] += (logits.sigmoid_() - x).square_().sum()
         codes.append(z)
@@ -124,9 +124,8 @@ def evaluate_fully(
     train_codes = look(model, train.pixels, settings.prior_std).codes
     of_labels = (codes, held_out.labels, train_codes, train.labels)
     generator = torch.Generator().manual_seed(settings.seed)
-    with torch.no_grad():
-        z = sample_prior(NUM_SAMPLES, settings.latent_dim, settings.prior_std, generator=generator)
-        samples = torch.cat([model.decoder(rows).sigmoid_() for rows in z.split(_ROWS)])  # (NUM_SAMPLES, X)
+    z = sample_prior(NUM_SAMPLES, settings.latent_dim, settings.prior_std, generator=generator)
+    samples = decode(model.decoder, z)  # (NUM_SAMPLES, X)
     found |= {
         "knn10_accuracy": metrics.knn_accuracy(*of_labels),
         "linear_probe_accuracy": metrics.linear_probe_accuracy(*of_labels),

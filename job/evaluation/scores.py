@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import torch
-
 from job.config.settings import Settings
 from job.data.datasets import check_dataset
 from job.data.images import load_images
 from job.errors import UsageError
 from job.evaluation.measures import encoded, evaluate_fully
-from job.machine import allotted_cpus
-from job.results.weights import newest_weights
+from job.results.weights import weights_at_work
 from job.rundir.directory import RunDir
 
 
@@ -19,10 +16,9 @@ def evaluate_run(run_dir: RunDir, *, parzen: bool) -> tuple[Settings, dict[str, 
 
     Raises UsageError if there are no weights or no data, or if the file cannot be written.
     """
-    weights = newest_weights(run_dir)
+    weights = weights_at_work(run_dir)
     settings = weights.settings
     check_dataset(settings.dataset, settings.data_dir)
-    torch.set_num_threads(allotted_cpus())
     train, held_out = (
         load_images(settings.dataset, settings.data_dir, train=True),
         load_images(settings.dataset, settings.data_dir, train=False),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
@@ -13,6 +14,7 @@ from job.checkpoints.checkpoint import read_checkpoint
 from job.config.settings import Settings
 from job.config.settings_file import read_record, recorded_settings
 from job.errors import CheckpointError, UsageError
+from job.machine import allotted_cpus
 from job.rundir.directory import RunDir
 
 FORMAT = 1
@@ -44,18 +46,22 @@ def decode_weights(content: bytes) -> tuple[AdversarialAutoencoder, dict[str, An
     """The model in eval mode and the metadata of a weights file; raises SafetensorError if it is none."""
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    model = AdversarialAutoencoder(int(metadata["latent_dim"]), int(metadata["hidden_dim"]))
-    model.load_state_dict(safetensors.torch.load(content))
-    return model.eval(), metadata
+    return AdversarialAutoencoder.from_weights(safetensors.torch.load(content)), metadata
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A run's model in eval mode, its step and settings."""
+    """A run's model, its step and settings."""
 
     model: AdversarialAutoencoder
     step: int
     settings: Settings
+
+
+def weights_at_work(run_dir: RunDir) -> Weights:
+    """`newest_weights`, for a command that puts them to work on the CPUs allotted to it."""
+    torch.set_num_threads(allotted_cpus())
+    return newest_weights(run_dir)
 
 
 def newest_weights(run_dir: RunDir) -> Weights:
@@ -78,7 +84,6 @@ def newest_weights(run_dir: RunDir) -> Weights:
             state: dict[str, Any] = read_checkpoint(run_dir.checkpoint_file(step))
         except (CheckpointError, OSError):
             continue
-        model = AdversarialAutoencoder(settings.latent_dim, settings.hidden_dim)
-        model.load_state_dict(state["model"] | state.get("average", {}))
-        return Weights(model.eval(), step, settings)
+        model = AdversarialAutoencoder.from_weights(state["model"] | state.get("average", {}))
+        return Weights(model, step, settings)
     raise UsageError(f"{run_dir.path} has no weights yet: neither final/ nor a checkpoint that can be read")

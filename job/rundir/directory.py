@@ -89,6 +89,14 @@ class RunDir:
         return self.final / "curves.png"
 
     @property
+    def final_codes(self) -> Path:
+        return self.final / "codes.npz"
+
+    @property
+    def final_samples(self) -> Path:
+        return self.final / "samples.png"
+
+    @property
     def final_summary(self) -> Path:
         return self.final / "summary.json"
 

@@ -1,4 +1,4 @@
-"""`final/`: the weights, the last lattice and a summary; appears whole, when a run has reached its total."""
+"""`final/`: weights, lattice, codes, samples and a summary; appears whole, when a run has reached its total."""
 
 import hashlib
 import json
@@ -6,13 +6,17 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 
+from job.results.codes import codes_of
 from job.results.curves import curves_at_last
-from job.results.weights import encode_weights
+from job.results.npz import npz
+from job.results.samples import PriorSamples
+from job.results.weights import Weights, encode_weights
 from job.rundir.directory import RunDir
 from job.rundir.status import now
 from job.training.trainer import Trainer
 
 FORMAT = 1
+NUM_SAMPLES = 100
 
 
 def final_curves(run_dir: RunDir, warn: Callable[[str, str], None]) -> bytes | None:
@@ -26,9 +30,12 @@ def final_curves(run_dir: RunDir, warn: Callable[[str, str], None]) -> bytes | N
 
 def write_final(run_dir: RunDir, trainer: Trainer, segments: int, curves: bytes | None) -> None:
     """Write the folder, or raise OSError and leave none; `curves` are left out if they are None."""
+    weights = Weights(trainer.model, trainer.step, trainer.settings)
     contents = {
         run_dir.final_weights.name: encode_weights(trainer.model, trainer.settings, trainer.step),
         run_dir.final_lattice.name: trainer.lattice(),
+        run_dir.final_codes.name: npz(codes_of(trainer.model.encoder, trainer.held_out)),
+        run_dir.final_samples.name: PriorSamples(weights, NUM_SAMPLES, seed=0).png(),
         **({run_dir.final_curves.name: curves} if curves is not None else {}),
     }
     detector = trainer.monitor.detector

@@ -60,7 +60,7 @@ class Trainer:
         self._run_dir = run_dir
         self._outbox = outbox
         self._log = log
-        train, held_out = (load_images(settings.dataset, settings.data_dir, train=part) for part in (True, False))
+        train, self.held_out = (load_images(settings.dataset, settings.data_dir, train=part) for part in (True, False))
         self._batches = Batches(train.pixels, settings.batch_size, settings.seed, device)
         torch.manual_seed(settings.seed)
         # Built on the CPU, so that every device starts from the same weights.
@@ -73,7 +73,7 @@ class Trainer:
         self._average = AveragedWeights(model, settings.ema_decay)
         self._window = LossWindow(device)
         self._next_save_s = settings.checkpoint_every_s
-        measured = held_out_sample(held_out, NUM_IMAGES).to(device)  # (NUM_IMAGES, X)
+        measured = held_out_sample(self.held_out, NUM_IMAGES).to(device)  # (NUM_IMAGES, X)
         self.monitor = Monitor(settings, model, measured, log)
         self.saver = Saver(run_dir, outbox, log, settings.keep_checkpoints)
         self._curves = CurveDrawing(run_dir, outbox)
