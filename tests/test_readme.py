@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from jobs import small_settings
+from PIL import Image
 
 import job.__main__
 import slurm.__main__
@@ -115,8 +116,10 @@ def _commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs/ in it, as the examples have it, and a small run that is finished."""
+    """A folder with runs/ in it, as the examples have it, a small run that is finished, and scans/ of somebody's own."""
     folder = tmp_path_factory.mktemp("readme")
+    (folder / "scans").mkdir()
+    Image.new("L", (28, 28)).save(folder / "scans" / "7.png")
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in small_settings(max_steps=20, runs_dir=folder / "runs").items():
