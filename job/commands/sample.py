@@ -16,36 +16,7 @@ TOLD_EVERY_S = 10.0
 
 def run(arguments: list[str]) -> int:
     """Run the command; returns the exit code."""
-    parser = Parser(
-        "aae-job sample",
-        "Decodes a lattice, or with --random N prior samples, from a run's newest weights into a PNG. Samples also go into a\n"
-        ".npz (images (N, 28, 28) uint8, 255 = ink; codes (N, Z) float32; seed; step) or a folder of PNG files (255 = ink).",
-        "aae-job sample digits-2d-seed0-44136fa3 --random 100 --out samples.png",
-    )
-    add_run(parser)
-    parser.add_argument(
-        "--out",
-        required=True,
-        metavar="OUT",
-        help="FILE.png; with --random also FILE.npz, or a new folder such as samples/",
-    )
-    parser.add_argument(
-        "--random",
-        type=number_between(1, MOST[".npz"]),
-        metavar="N",
-        help="decode N samples of the prior instead of a lattice; the first ones are the same whatever N",
-    )
-    parser.add_argument(
-        "--seed", type=number_between(0, 2**63 - 1), default=0, metavar="S", help="seed of the prior samples [0]"
-    )
-    parser.add_argument("--size", type=count, metavar="N", help="codes on each side of the lattice [the run's]")
-    parser.add_argument(
-        "--extent", type=positive, metavar="X", help="outermost coordinate of a `unit` lattice [the run's]"
-    )
-    parser.add_argument(
-        "--mode", choices=("unit", "quantile"), help="even steps, or equal prior mass a cell [the run's]"
-    )
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     run_dir: RunDir = options.run
     out = destination(options.out, ".png", ".npz", FOLDER)
     if options.random is None and out.kind != ".png":
@@ -86,6 +57,39 @@ def run(arguments: list[str]) -> int:
             file.write(content)
     print(f"{what} of step {weights.step:,}: {options.out}")
     return EXIT_FINISHED
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "aae-job sample",
+        "Decodes a lattice, or with --random N prior samples, from a run's newest weights into a PNG. Samples also go into a\n"
+        ".npz (images (N, 28, 28) uint8, 255 = ink; codes (N, Z) float32; seed; step) or a folder of PNG files (255 = ink).",
+        "aae-job sample digits-2d-seed0-44136fa3 --random 100 --out samples.png",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="OUT",
+        help="FILE.png; with --random also FILE.npz, or a new folder such as samples/",
+    )
+    parser.add_argument(
+        "--random",
+        type=number_between(1, MOST[".npz"]),
+        metavar="N",
+        help="decode N samples of the prior instead of a lattice; the first ones are the same whatever N",
+    )
+    parser.add_argument(
+        "--seed", type=number_between(0, 2**63 - 1), default=0, metavar="S", help="seed of the prior samples [0]"
+    )
+    parser.add_argument("--size", type=count, metavar="N", help="codes on each side of the lattice [the run's]")
+    parser.add_argument(
+        "--extent", type=positive, metavar="X", help="outermost coordinate of a `unit` lattice [the run's]"
+    )
+    parser.add_argument(
+        "--mode", choices=("unit", "quantile"), help="even steps, or equal prior mass a cell [the run's]"
+    )
+    return parser
 
 
 def _progress(total: int | None) -> Callable[[int], None]:
