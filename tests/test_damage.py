@@ -213,7 +213,8 @@ def test_collect_takes_what_is_the_run_s_and_goes_on_past_what_it_cannot_copy(
     for name in ("notes.txt", "dangling", "folder", "pipe", "step-000000000001.png"):
         assert name in told.err
     files = orjson.loads((tmp_path / "out" / "run" / "manifest.json").read_bytes())["files"]
-    expected = {"settings.json", "final/within.json", "final/weights.safetensors", "metrics.csv", "evaluations.csv"}
+    tables = {"metrics.csv", "evaluations.csv", "segments.csv"}
+    expected = {"settings.json", "within.json", "weights.safetensors", "report.html", *tables}
     assert set(files) == expected
     copied = {str(p.relative_to(tmp_path / "out" / "run")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert copied == expected | {"manifest.json"}
+    assert copied == expected | {"manifest.json", "SHA256SUMS"}

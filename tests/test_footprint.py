@@ -21,7 +21,7 @@ from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
 from job.segment.footprint import footprint, too_much
 from job.segment.plan import plan_start
-from slurm.login.collect import collect_run
+from slurm.login.keeping.run import collect_run
 from slurm.login.states import size_bytes
 
 

@@ -42,9 +42,14 @@ def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: T
     out = job.run_dir.path.parent.parent / "kept"
     assert job.slurm("collect", "small", str(out)) == 0, job.output
     manifest = orjson.loads((out / "small" / "manifest.json").read_bytes())
-    assert {"final/weights.safetensors", "final/lattice.png", "settings.json", "metrics.csv", "evaluations.csv"} <= set(
-        manifest["files"]
-    )
+    assert {
+        "weights.safetensors",
+        "lattices.gif",
+        "report.html",
+        "settings.json",
+        "metrics.csv",
+        "evaluations.csv",
+    } <= set(manifest["files"])
     assert len((out / "small" / "metrics.csv").read_text().splitlines()) == 1 + ON_SLURM["max_steps"] // LOGGED
 
 

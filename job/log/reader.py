@@ -127,7 +127,14 @@ def merged_records(path: Path, event: str | None = None, damage: Told = _ignore)
 def merged_lines(
     path: Path, event: str | None = None, num_bytes: int | None = None, damage: Told = _ignore
 ) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The lines that count, in order, and the records in them: those that a later segment did again are left out.
+    """The lines that count, in order, and the records in them: those that a later segment did again are left out."""
+    return ((line, record) for line, record, counts in judged_lines(path, event, num_bytes, damage) if counts)
+
+
+def judged_lines(
+    path: Path, event: str | None = None, num_bytes: int | None = None, damage: Told = _ignore
+) -> Iterator[tuple[bytes, dict[str, Any], bool]]:
+    """All lines in order, the records in them, and whether they count.
 
     A record is superseded if a higher segment resumed from a lower step. `event` and
     `num_bytes` as in `read_lines`. Reads the file twice and holds no more than the list of resumes.
@@ -145,5 +152,4 @@ def merged_lines(
             damage(line)
             continue
         later = bisect_right(segments, record["segment"])
-        if later == len(segments) or record["step"] <= kept_up_to[segments[later]]:
-            yield line, record
+        yield line, record, later == len(segments) or record["step"] <= kept_up_to[segments[later]]

@@ -10,10 +10,11 @@ _Point = tuple[int, float]
 
 
 class Series:
-    """A value over steps; no spike vanishes, however many steps a bucket holds. Grows no further than MAX_BUCKETS."""
+    """A value over steps; no spike vanishes, however many steps a bucket holds. Grows no further than so many buckets."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_buckets: int = MAX_BUCKETS) -> None:
         self.last: _Point | None = None
+        self._max_buckets = max_buckets
         self._steps_per_bucket = 1
         self._buckets: dict[int, tuple[_Point, _Point]] = {}  # the least and the greatest of each, by its number
 
@@ -26,7 +27,7 @@ class Series:
         bucket = self._buckets.get(number)
         if bucket is None:
             self._buckets[number] = (point, point)
-            if len(self._buckets) > MAX_BUCKETS:
+            if len(self._buckets) > self._max_buckets:
                 self._halve()
         elif value < bucket[0][1]:
             self._buckets[number] = (point, bucket[1])
@@ -44,7 +45,7 @@ class Series:
             self.last = max((point for bucket in self._buckets.values() for point in bucket), default=None)
 
     def _halve(self) -> None:
-        while len(self._buckets) > MAX_BUCKETS // 2:
+        while len(self._buckets) > self._max_buckets // 2:
             self._steps_per_bucket *= 2
             merged: dict[int, tuple[_Point, _Point]] = {}
             for number, (least, greatest) in self._buckets.items():
@@ -56,6 +57,13 @@ class Series:
         """Step and value in rising order of steps; the last value among them."""
         found = {point for bucket in self._buckets.values() for point in bucket}
         return iter(sorted(found | ({self.last} if self.last is not None else set())))
+
+    def thinned(self, max_buckets: int) -> "Series":
+        """The same in fewer buckets."""
+        thinned = Series(max_buckets)
+        for step, value in self.points():
+            thinned.add(step, value)
+        return thinned
 
 
 def _value(point: _Point) -> float:

@@ -11,12 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from job.log.reader import merged_records
-from job.log.series import Marks, Series
+from job.log.course import Course, read_course
+from job.log.series import Series
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
 
@@ -34,8 +33,6 @@ _COLOURS = {
     "collapsed": "#7b3fa0",
     "not_yet": "#8a8f98",
 }
-_STEP_FIELDS = ("reconstruction_loss", "discriminator_loss", "generator_loss", "d_prior", "d_code", "d_accuracy")
-_EVALUATION_FIELDS = ("reconstruction_bce", "energy_distance", "energy_distance_q99")
 _LINE, _SECOND = "#1f5fa8", "#d1642a"
 
 
@@ -44,25 +41,25 @@ def draw_curves(run_dir: RunDir) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    log = _read(run_dir)
-    steps, evaluations = log.steps, log.evaluations
+    log = read_course(run_dir.events_file)
+    curves = log.curves
     figure = Figure(figsize=(9, 12), dpi=100)
     panels = figure.subplots(5, 1, sharex=True, height_ratios=(1.3, 1, 1, 1, 1.3))
     figure.subplots_adjust(left=0.1, right=0.98, top=0.945, bottom=0.045, hspace=0.08)
     reconstruction, discriminator, generator, outputs, distance = panels
-    _plot(reconstruction, steps, "reconstruction_loss", "training", _SECOND)
-    _plot(reconstruction, evaluations, "reconstruction_bce", "held out", _LINE, marker=".")
+    _plot(reconstruction, curves, "reconstruction_loss", "training", _SECOND)
+    _plot(reconstruction, curves, "reconstruction_bce", "held out", _LINE, marker=".")
     # Its legend stands above it: the names of the verdicts take its upper edge.
     _describe(reconstruction, "reconstruction\nBCE a pixel, nats", loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-    _plot(discriminator, steps, "discriminator_loss", "training", _LINE)
+    _plot(discriminator, curves, "discriminator_loss", "training", _LINE)
     _describe(discriminator, "discriminator loss\nnats", (2 * math.log(2), "2 ln 2: cannot tell"))
-    _plot(generator, steps, "generator_loss", "training", _LINE)
+    _plot(generator, curves, "generator_loss", "training", _LINE)
     _describe(generator, "generator loss\nnats", (math.log(2), "ln 2: fools it"))
-    _plot(outputs, steps, "d_prior", "D(prior)", _LINE)
-    _plot(outputs, steps, "d_code", "D(code)", _SECOND)
-    _plot(outputs, steps, "d_accuracy", "accuracy", "#666666")
+    _plot(outputs, curves, "d_prior", "D(prior)", _LINE)
+    _plot(outputs, curves, "d_code", "D(code)", _SECOND)
+    _plot(outputs, curves, "d_accuracy", "accuracy", "#666666")
     _describe(outputs, "D's outputs\nmean probability", (0.5, "0.5: cannot tell"))
-    _draw_distance(distance, evaluations)
+    _draw_distance(distance, curves)
     distance.set_xlabel("optimiser steps")
     for panel in panels:
         for from_step, _ in log.resumes:
@@ -88,38 +85,7 @@ def draw_curves(run_dir: RunDir) -> bytes:
     return file.getvalue()
 
 
-@dataclass
-class _Log:
-    """What is drawn of a log: its curves by field, where it was resumed, and the verdicts."""
-
-    steps: dict[str, Series]
-    evaluations: dict[str, Series]
-    resumes: Marks
-    verdicts: Marks
-    last_step: int = 0
-
-
-def _read(run_dir: RunDir) -> _Log:
-    log = _Log(_series(_STEP_FIELDS), _series(_EVALUATION_FIELDS), Marks(), Marks())
-    curves = {"step": log.steps, "evaluation": log.evaluations}
-    takers = {event: [(name, series.add) for name, series in of.items()] for event, of in curves.items()}
-    for record in merged_records(run_dir.events_file):
-        step, event = record["step"], record["event"]
-        for name, take in takers.get(event, ()):
-            take(step, record.get(name))
-        if event == "resumed":
-            log.resumes.add(record.get("from_step", step), None)
-        elif event == "saturation":
-            log.verdicts.add(step, str(record.get("verdict")))
-        log.last_step = max(step, log.last_step)
-    return log
-
-
-def _series(names: tuple[str, ...]) -> dict[str, Series]:
-    return {name: Series() for name in names}
-
-
-def _title(run_dir: RunDir, log: _Log) -> str:
+def _title(run_dir: RunDir, log: Course) -> str:
     verdict = log.verdicts.last[1].replace("_", " ") if log.verdicts.last is not None else "not yet"
     segments = 1 + log.resumes.count
     dotted = " (dotted lines)" if segments > 1 else ""
@@ -129,19 +95,19 @@ def _title(run_dir: RunDir, log: _Log) -> str:
     )
 
 
-def _draw_distance(panel: "Axes", evaluations: dict[str, Series]) -> None:
+def _draw_distance(panel: "Axes", curves: dict[str, Series]) -> None:
     """Energy distance on a logarithmic scale, over its null band; what is below 0 by chance is shown at the bottom."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     floor = 1e-4
-    _plot(panel, evaluations, "energy_distance", "energy distance", _LINE, marker=".", floor=floor)
+    _plot(panel, curves, "energy_distance", "energy distance", _LINE, marker=".", floor=floor)
     panel.set_yscale("log")
     # Powers of ten as numbers: matplotlib's own would have its parser of formulae built, a quarter of all the time that this takes.
     panel.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"1e{math.log10(value):.0f}" if value < 0.01 else f"{value:g}")
     )
     panel.yaxis.set_minor_formatter(NullFormatter())
-    band = evaluations["energy_distance_q99"].last
+    band = curves["energy_distance_q99"].last
     if band is not None:
         panel.axhspan(floor, band[1], color="#2a9d4a", alpha=0.15, linewidth=0)
         panel.annotate(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from job.commandline import Parser
 from job.errors import AaeError, UsageError
@@ -64,15 +64,15 @@ def run(arguments: list[str]) -> int:
     chosen = targets(options.runs)
     runs = [facts for run_dir in chosen if (facts := _read(run_dir)) is not None]
     comparison = compare(runs)
-    columns = _columns(comparison)
+    columns = columns_of(comparison)
     rows = _sorted(comparison.rows, columns, options.sort) if options.sort is not None else comparison.rows
     if options.json:
         print(json.dumps(_as_json(comparison, rows), indent=1))
     elif options.csv:
-        _print_csv(comparison, rows)
+        write_csv(comparison, rows, sys.stdout)
     elif rows:
         _print_table(rows, columns)
-        print("\n" + "\n".join(_sentences(comparison)))
+        print("\n" + "\n".join(sentences(comparison)))
     return 0 if len(runs) == len(chosen) else 1
 
 
@@ -97,7 +97,7 @@ def _read(run_dir: RunDir) -> Facts | None:
         return None
 
 
-def _columns(comparison: Comparison) -> list[Column]:
+def columns_of(comparison: Comparison) -> list[Column]:
     """The columns that the rows fill, and those that are always there."""
     rows = comparison.rows
     shown = [name for name in (*MEASURED, *COURSE) if name in _ALWAYS or any(name in row.figures for row in rows)]
@@ -181,7 +181,8 @@ def _cell(text: str) -> str:
     return escaped(text).replace("\n", "\\n").replace("\t", "\\t").replace("|", "\\|")
 
 
-def _sentences(comparison: Comparison) -> list[str]:
+def sentences(comparison: Comparison) -> list[str]:
+    """What is to be said below the table."""
     step = comparison.common_step
     at = "of each run's last evaluation" if step is None else f"at step {step:,}"
     if comparison.is_cut:
@@ -205,10 +206,10 @@ def _as_json(comparison: Comparison, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _print_csv(comparison: Comparison, rows: list[Row]) -> None:
+def write_csv(comparison: Comparison, rows: list[Row], out: TextIO) -> None:
     """A line a row: the mean of each figure under its key, its standard deviation and number beside it."""
     names = [name for name in _FIGURES if any(name in row.figures for row in rows)]
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\n")
     figures = [f"{name}{what}" for name in names for what in ("", "_sd", "_n")]
     writer.writerow([*comparison.differing, "runs", "n", "verdicts", *figures, "common_step", "marks"])
     for row in rows:

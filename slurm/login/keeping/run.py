@@ -1,0 +1,175 @@
+"""A run as it is kept: what is copied, what is made of it, and what is said about that."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from job.config.settings_file import Record, read_record
+from job.errors import UsageError
+from job.log.course import Course
+from job.output import escaped
+from job.rundir.directory import RunDir
+from job.rundir.small_file import exists, names_in
+from job.rundir.status import Status, now, read_status
+from slurm.login.keeping.film import make_film
+from slurm.login.keeping.folder import MANIFEST, SUMS, Folder
+from slurm.login.keeping.segments import Stretch, segments_csv
+from slurm.login.keeping.tables import Reading
+
+_FILM = ["lattices.gif", "contact-sheet.png"]
+_TOLD = ["metrics.csv", "evaluations.csv", "segments.csv", "report.html"]
+_RESERVED = {*_FILM, *_TOLD, MANIFEST, SUMS, "settings.json", "lattices", "evaluations"}  # not for files of final/
+_LATTICE = r"lattices/step-\d{12}\.png"
+
+
+@dataclass
+class Collected:
+    """A run that has been collected: what is said of it, what could not be kept and why, and what its page was made of.
+
+    `course` is what its log tells, None if nothing has changed there since it was read by an earlier collect.
+    """
+
+    run_dir: RunDir
+    folder: Folder
+    words: str
+    problems: list[str]
+    made_from: str
+    course: Course | None
+
+
+def collect_run(run_dir: RunDir, out: Path) -> Collected:
+    """Keep what there is of a run in out/<run>; raises OSError if nothing can be kept, AaeError where it must not be.
+
+    Links are followed within the run alone: what somebody has linked there from elsewhere is not the run's.
+    """
+    folder = Folder(out / run_dir.path.name, run_dir.path.name, run_dir.path)
+    copies = _copies(run_dir)
+    if not exists(run_dir.path):
+        raise UsageError(f"there is no {run_dir.path}")
+    with folder.filling([*copies, *_FILM, *_TOLD]):
+        status = read_status(run_dir)
+        for target, name in copies.items():
+            _copy(run_dir, folder, name, target)
+        _make_film(folder)
+        made_from, course, damage = _tell_of(run_dir, folder, status)
+        folder.close(now(), status.state if status else None, status.step if status else None)
+    problems = [f"{name} is left out: {why}" for name, why in folder.problems.items()]
+    problems += [damage] if damage is not None else []
+    return Collected(run_dir, folder, _words(run_dir, folder), problems, made_from, course)
+
+
+def _words(run_dir: RunDir, folder: Folder) -> str:
+    counts = f"{len(folder.written)} written, {len(folder.unchanged)} unchanged"
+    counts += f", {len(folder.kept)} kept from before" if folder.kept else ""
+    counts += f", {len(folder.problems)} failed" if folder.problems else ""
+    lines = [f"{run_dir.path.name}: {counts}", f"  report   {folder.path / 'report.html'}"]
+    if not exists(run_dir.final_weights):
+        before = ", those here are of an earlier end" if "weights.safetensors" in folder.digests else ""
+        lines.append(f"  weights  none yet{before}; the run is not finished, `aae-job sample` reads its checkpoints")
+    return "\n".join(lines)
+
+
+def _copies(run_dir: RunDir) -> dict[str, str]:
+    """What is to be copied: names in OUT/<run>, and what they are copied from, relative to the run directory."""
+    found = {"settings.json": run_dir.relative(run_dir.settings_file)}
+    found |= {"curves.png": run_dir.relative(run_dir.curves)} if exists(run_dir.curves) else {}
+    for folder, kind in ((run_dir.lattices, "step-*.png"), (run_dir.evaluations, "step-*.json")):
+        names = [f"{folder.name}/{name}" for name in names_in(folder) if fnmatch(name, kind)]
+        found |= {escaped(name): name for name in names}
+    final = [name for name in names_in(run_dir.final) if fnmatch(name, "[!.]*")]
+    return found | {escaped(name): f"{run_dir.final.name}/{name}" for name in final if name not in _RESERVED}
+
+
+def _copy(run_dir: RunDir, folder: Folder, name: str, target: str) -> None:
+    source = Path(os.path.realpath(run_dir.path / name))
+    if not source.is_relative_to(os.path.realpath(run_dir.path)):
+        folder.problems.setdefault(target, "it is a link that leads out of the run")
+        return
+    folder.copy(source, target, is_immutable=re.fullmatch(r"\w+/step-\d{12}\.\w+", name) is not None)
+    if target in folder.problems and not os.path.lexists(run_dir.path / name):
+        del folder.problems[target]  # it has been pruned, or `final/` replaced, since it was looked for
+
+
+def _make_film(folder: Folder) -> None:
+    pictures = lattices_in(folder)
+    made_from = _digest(folder.names(_LATTICE))
+    if not pictures or folder.is_made_from(made_from, _FILM):
+        return
+    try:
+        film = make_film(pictures)
+    except (OSError, ValueError) as error:
+        folder.problems |= {name: str(error) for name in _FILM if name not in folder.problems}
+        return
+    for name, content in zip(_FILM, (film.gif, film.sheet), strict=True):
+        folder.make(name, made_from, partial(_write, content))
+    if film.left_out is not None:
+        print(f"note: lattices.gif of {folder.path.name}: {film.left_out}", file=sys.stderr)
+
+
+def lattices_in(folder: Folder) -> dict[int, Path]:
+    """The lattices that have been collected, by step."""
+    return {int(name[-16:-4]): folder.path / name for name in folder.names(_LATTICE)}
+
+
+def _tell_of(run_dir: RunDir, folder: Folder, status: Status | None) -> tuple[str, Course | None, str | None]:
+    """Keep what the log tells: tables and page. Returns what these are made of, the course if the log was read, and its damage."""
+    found = _stamp(run_dir.events_file)
+    told = status.model_dump_json() if status is not None else None
+    shown = {name: digest for name, digest in folder.names(".*").items() if name not in _TOLD}
+    made_from = _digest([found, told, shown, str(run_dir.path)])
+    if folder.is_made_from(made_from, _TOLD):
+        return made_from, None, None
+    reading = Reading(run_dir.events_file, found[0] if found else 0)
+    folder.make("metrics.csv", made_from, reading.write_metrics)
+    reading.finish()
+    folder.make("evaluations.csv", made_from, reading.write_evaluations)
+    segments = reading.segments.all(run_dir, status)
+    folder.make("segments.csv", made_from, partial(_write, segments_csv(segments)))
+    page = _page(run_dir, folder, status, reading.course, segments)
+    folder.make("report.html", made_from, partial(_write, page))
+    damage = reading.damage.words(run_dir.path)
+    if damage is not None:
+        folder.doubt("metrics.csv")  # so that the next collect tells of it too
+    return made_from, reading.course, damage
+
+
+def _page(run_dir: RunDir, folder: Folder, status: Status | None, course: Course, segments: list[Stretch]) -> bytes:
+    from slurm.login.report.run_page import Run, run_page
+
+    return run_page(
+        Run(run_dir.path.name, folder.path, status, _record(run_dir), course, segments, lattices_in(folder), now())
+    )
+
+
+def _record(run_dir: RunDir) -> Record | None:
+    try:
+        return read_record(run_dir)
+    except (OSError, UsageError):
+        return None
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
+
+
+def _stamp(path: Path) -> list[int]:
+    """What of a log changes whenever it does: size, time and file number; [] if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def _digest(what: Any) -> str:
+    """Of all that something is made from, the code that makes it included."""
+    from slurm.login.report.page import made_by
+
+    return hashlib.sha256(json.dumps([what, made_by()]).encode()).hexdigest()

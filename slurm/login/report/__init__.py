@@ -1,0 +1,1 @@
+"""The pages that `collect` leaves: self-contained, complete without script, with no request to anywhere."""
