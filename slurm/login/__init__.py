@@ -35,6 +35,6 @@ COMMANDS = {
         "slurm.login.cancel", "stops a run for good, until it is submitted or started again; it stays resumable"
     ),
     "collect": Command(
-        "slurm.login.collect", "copies what one keeps of runs: weights, lattices, settings, metrics as CSV, a manifest"
+        "slurm.login.collect", "keeps what one wants of runs: weights, lattices, tables, a page to look at, checksums"
     ),
 }

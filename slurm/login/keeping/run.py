@@ -69,7 +69,8 @@ def _words(run_dir: RunDir, folder: Folder) -> str:
     counts = f"{len(folder.written)} written, {len(folder.unchanged)} unchanged"
     counts += f", {len(folder.kept)} kept from before" if folder.kept else ""
     counts += f", {len(folder.problems)} failed" if folder.problems else ""
-    lines = [f"{run_dir.path.name}: {counts}", f"  report   {folder.path / 'report.html'}"]
+    lines = [f"{run_dir.path.name}: {counts}"]
+    lines += [f"  report   {folder.path / 'report.html'}"] if "report.html" in folder.digests else []
     if not exists(run_dir.final_weights):
         before = ", those here are of an earlier end" if "weights.safetensors" in folder.digests else ""
         lines.append(f"  weights  none yet{before}; the run is not finished, `aae-job sample` reads its checkpoints")

@@ -27,7 +27,12 @@ _PLOTS = (
     ("reconstruction_bce", "Reconstruction, held out", "Binary cross entropy a pixel, nats", None),
     ("energy_distance", "Distance of the codes from the prior", "Energy distance, prior's std", None),
     ("discriminator_loss", "Discriminator loss", "Nats", (1.386, "1.386: cannot tell")),
-    ("d_accuracy", "Share that the discriminator tells right", "Share", (0.5, "0.5: cannot tell")),
+    (
+        "d_accuracy",
+        "The discriminator's accuracy",
+        "Share of codes and prior samples that it tells right",
+        (0.5, "0.5: cannot tell"),
+    ),
 )
 MAX_COLOURED = 8  # rows that are told apart in the plots
 MAX_PICTURES_BYTES = 3_400_000

@@ -106,16 +106,19 @@ def _advice(status: Status | None) -> str | None:
 
 
 def _judgement(run: Run, status: Status | None) -> str | None:
-    word = status.saturation if status is not None else None
+    """The verdict on saturation as a sentence, None where there is none yet, or it stands above."""
+    last = run.course.last.get("saturation", {})
+    word = (status.saturation if status is not None else None) or last.get("verdict")
+    if word is None:
+        return None
     summary = (_summary(run.folder) or {}).get("saturation")
-    reason = summary.get("reason") if isinstance(summary, dict) else None
-    last = run.course.last.get("saturation")
-    if reason is None and last is not None and last.get("verdict") == word:
-        reason = f"{last.get('reason')} (at step {last['step']:,}, where it became so)"
-    if word is None or (reason is not None and status is not None and reason in (status.verdict or "")):
-        return None  # it stands above
-    words = WORDS.get(word, word)
-    return f"{words[0].upper()}{words[1:]}{f': {reason}' if reason else ''}."
+    reason, at = (summary.get("reason"), "") if isinstance(summary, dict) else (None, "")
+    if reason is None and last.get("verdict") == word:
+        reason, at = last.get("reason"), f" (at step {last['step']:,}, where it became so)"
+    if reason and status is not None and str(reason) in (status.verdict or ""):
+        return None
+    words = WORDS.get(str(word), str(word))
+    return f"{words[:1].upper()}{words[1:]}{f': {reason}{at}' if reason else ''}."
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:
