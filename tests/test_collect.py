@@ -5,6 +5,7 @@ import hashlib
 import os
 import resource
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def test_a_damaged_copy_is_made_good(run_dir: RunDir, out: Path) -> None:
         assert found[name] == whole[name]
 
 
+@pytest.mark.process
 def test_a_collect_that_is_killed_at_any_write_is_gone_on_with(tmp_path: Path) -> None:
     """Every file is whole or not there at every moment; afterwards nothing half is left, and nothing was taken for foreign."""
     run_dir = make_run(tmp_path / "runs")
@@ -148,21 +150,27 @@ def test_a_collect_that_is_killed_at_any_write_is_gone_on_with(tmp_path: Path) -
         assert not [name for name in whole if name not in changing and found[name] != whole[name]]
 
 
+# A collect that is gone, with no word, when a file is to take its place after so many others.
+DYING = """
+import os, sys
+from pathlib import Path
+from slurm.login import collect
+
+left = iter(range(int(sys.argv[1])))
+
+def replace(temporary, target):
+    if next(left, None) is None:
+        os._exit(9)
+    temporary.rename(target)
+
+Path.replace = replace
+collect.run(sys.argv[2:])
+"""
+
+
 def _dies_at_write(number: int, run_dir: RunDir, out: Path) -> bool:
-    """Collect in a process that is gone, with no word, when a file is to take its place after so many others."""
-    pid = os.fork()
-    if pid == 0:
-        left = iter(range(number))
-
-        def replace(temporary: Path, target: Path) -> None:
-            if next(left, None) is None:
-                os._exit(9)
-            temporary.rename(target)
-
-        Path.replace = replace  # type: ignore[method-assign,assignment]
-        _collect(run_dir, out)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    command = [sys.executable, "-P", "-c", DYING, str(number), str(run_dir.path), str(out)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 9
 
 
 def test_what_the_disk_refuses_costs_nothing_else(
