@@ -239,7 +239,8 @@ def test_a_run_that_goes_on_is_collected_as_it_stands(
     for path in run_dir.final.iterdir():
         path.unlink()
     run_dir.final.rmdir()
-    write_status(run_dir, Status(state="running", step=350, total_steps=600, segment=3))
+    write_status(run_dir, Status(state="running", job_id="7", step=350, total_steps=600, segment=3))
+    monkeypatch.setattr("slurm.login.clusters.list_jobs", lambda *_, **__: None)
     with run_dir.events_file.open("ab") as log:
         log.write(line("resumed", 300, 3, 90, from_step=300, steps_lost=0, seconds_lost=0.0, host="n") + b'{"time"')
     real = folder.Folder.copy

@@ -21,6 +21,7 @@ from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
 from job.segment.footprint import footprint, too_much
 from job.segment.plan import plan_start
+from slurm.login.clusters import Queues
 from slurm.login.keeping.run import collect_run
 from slurm.login.states import size_bytes
 
@@ -145,7 +146,7 @@ def test_a_finished_run_leaves_little_and_goes_on(tmp_path: Path) -> None:
     settings = Settings.model_validate(json.loads(job.run_dir.settings_file.read_bytes())["settings"])
     sizes = [path.stat().st_size for path in (job.run_dir.checkpoint_file(400), job.run_dir.final_weights)]
     assert [footprint(settings).checkpoint_bytes, footprint(settings).weights_bytes] == pytest.approx(sizes, rel=0.15)
-    collect_run(job.run_dir, tmp_path / "out")
+    collect_run(job.run_dir, tmp_path / "out", Queues(1))
     rows = (tmp_path / "out" / "small" / "evaluations.csv").read_text().splitlines()
     assert rows[0].startswith("step,num_images,reconstruction_bce")
     assert [int(row.split(",")[0]) for row in rows[1:]] == list(range(50, 401, 50))

@@ -39,14 +39,22 @@ def _page(run_dir: RunDir, out: Path) -> str:
     ("status", "words"),
     [
         ({}, "Finished at 20"),
-        ({"state": "running", "step": 200}, "Running: step 200 of 300, as of 20"),
+        ({"state": "running", "step": 200, "job_id": "7"}, "Running: step 200 of 300, as of 20"),
         ({"state": "failed", "verdict": "RuntimeError: no memory\nmend it", "exit_code": 3}, "Exit code 3."),
         ({"state": "waiting", "step": 200}, "Not running, and not finished: step 200 of 300"),
         ({"state": "submitted", "step": 0, "segment": 0, "saturation": None}, "it has not begun"),
+        (
+            {"state": "running", "job_id": "7", "updated_at": "2026-01-01T00:00:00Z"},
+            "Lost: its last sign of life was at",
+        ),
+        ({"state": "failed", "exit_code": 3}, "<code>aae-job --run-name made --runs-dir "),
     ],
 )
-def test_a_page_says_how_its_run_stands(status: dict[str, Any], words: str, tmp_path: Path) -> None:
-    """In its first lines, with what it failed of."""
+def test_a_page_says_how_its_run_stands(
+    status: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its first lines, as `status` shows it, with what it failed of and what to type next."""
+    monkeypatch.setattr("slurm.login.clusters.list_jobs", lambda *_, **__: [] if "Lost" in words else None)
     page = _page(make_run(tmp_path / "runs", status=status), tmp_path / "out")
     head = page.partition("<main>")[0]
     assert words in head

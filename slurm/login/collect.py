@@ -9,7 +9,9 @@ from job.errors import AaeError, UsageError
 from job.rundir.directory import RunDir
 from job.rundir.find import find_runs
 from job.rundir.small_file import exists
+from slurm.login.clusters import Queues
 from slurm.login.keeping.run import collect_run
+from slurm.scheduler.queue import SQUEUE_TIMEOUT_S
 
 
 def run(arguments: list[str]) -> int:
@@ -31,9 +33,10 @@ def run(arguments: list[str]) -> int:
     _check(list(run_dirs.values()), options.out)
     collected = []
     problems: list[str] = []
+    queues = Queues(SQUEUE_TIMEOUT_S)
     for run_dir in run_dirs.values():
         try:
-            one = collect_run(run_dir, options.out)
+            one = collect_run(run_dir, options.out, queues)
         except (OSError, AaeError) as error:
             problems.append(f"{run_dir.path.name} is left out: {error}")
             print(f"aae-slurm: {problems[-1]}", file=sys.stderr)

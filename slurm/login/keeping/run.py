@@ -17,11 +17,13 @@ from job.log.course import Course
 from job.output import escaped
 from job.rundir.directory import RunDir
 from job.rundir.small_file import exists, names_in
-from job.rundir.status import Status, now, read_status
+from job.rundir.status import now, read_status
+from slurm.login.clusters import Queues
 from slurm.login.keeping.film import make_film
 from slurm.login.keeping.folder import MANIFEST, SUMS, Folder
 from slurm.login.keeping.segments import Stretch, segments_csv
 from slurm.login.keeping.tables import Reading
+from slurm.login.states import ENDED, Shown, show
 
 _FILM = ["lattices.gif", "contact-sheet.png"]
 _TOLD = ["metrics.csv", "evaluations.csv", "segments.csv", "report.html"]
@@ -44,7 +46,7 @@ class Collected:
     course: Course | None
 
 
-def collect_run(run_dir: RunDir, out: Path) -> Collected:
+def collect_run(run_dir: RunDir, out: Path, queues: Queues) -> Collected:
     """Keep what there is of a run in out/<run>; raises OSError if nothing can be kept, AaeError where it must not be.
 
     Links are followed within the run alone: what somebody has linked there from elsewhere is not the run's.
@@ -54,15 +56,21 @@ def collect_run(run_dir: RunDir, out: Path) -> Collected:
     if not exists(run_dir.path):
         raise UsageError(f"there is no {run_dir.path}")
     with folder.filling([*copies, *_FILM, *_TOLD]):
-        status = read_status(run_dir)
+        shown = _shown(run_dir, queues)
         for target, name in copies.items():
             _copy(run_dir, folder, name, target)
         _make_film(folder)
-        made_from, course, damage = _tell_of(run_dir, folder, status)
-        folder.close(now(), status.state if status else None, status.step if status else None)
+        made_from, course, damage = _tell_of(run_dir, folder, shown)
+        folder.close(now(), shown.state if shown else None, shown.status.step if shown else None)
     problems = [f"{name} is left out: {why}" for name, why in folder.problems.items()]
     problems += [damage] if damage is not None else []
     return Collected(run_dir, folder, _words(run_dir, folder), problems, made_from, course)
+
+
+def _shown(run_dir: RunDir, queues: Queues) -> Shown | None:
+    """How the run stands, as `status` shows it; of one that has ended no scheduler is asked."""
+    status = read_status(run_dir)
+    return show(run_dir, queues.of_run(run_dir) if status is not None and status.state not in ENDED else None)
 
 
 def _words(run_dir: RunDir, folder: Folder) -> str:
@@ -119,21 +127,22 @@ def lattices_in(folder: Folder) -> dict[int, Path]:
     return {int(name[-16:-4]): folder.path / name for name in folder.names(_LATTICE)}
 
 
-def _tell_of(run_dir: RunDir, folder: Folder, status: Status | None) -> tuple[str, Course | None, str | None]:
+def _tell_of(run_dir: RunDir, folder: Folder, shown: Shown | None) -> tuple[str, Course | None, str | None]:
     """Keep what the log tells: tables and page. Returns what these are made of, the course if the log was read, and its damage."""
     found = _stamp(run_dir.events_file)
-    told = status.model_dump_json() if status is not None else None
-    shown = {name: digest for name, digest in folder.names(".*").items() if name not in _TOLD}
-    made_from = _digest([found, told, shown, str(run_dir.path)])
+    told = (shown.status.model_dump_json(), shown.state, shown.note) if shown is not None else None
+    pictures = {name: digest for name, digest in folder.names(".*").items() if name not in _TOLD}
+    made_from = _digest([found, told, pictures, str(run_dir.path)])
     if folder.is_made_from(made_from, _TOLD):
         return made_from, None, None
     reading = Reading(run_dir.events_file, found[0] if found else 0)
     folder.make("metrics.csv", made_from, reading.write_metrics)
     reading.finish()
     folder.make("evaluations.csv", made_from, reading.write_evaluations)
-    segments = reading.segments.all(run_dir, status)
+    newest, goes_on = (shown.status.segment, shown.state == "running") if shown is not None else (0, False)
+    segments = reading.segments.all(run_dir, newest, goes_on=goes_on)
     folder.make("segments.csv", made_from, partial(_write, segments_csv(segments)))
-    page = _page(run_dir, folder, status, reading.course, segments)
+    page = _page(run_dir, folder, shown, reading.course, segments)
     folder.make("report.html", made_from, partial(_write, page))
     damage = reading.damage.words(run_dir.path)
     if damage is not None:
@@ -141,11 +150,11 @@ def _tell_of(run_dir: RunDir, folder: Folder, status: Status | None) -> tuple[st
     return made_from, reading.course, damage
 
 
-def _page(run_dir: RunDir, folder: Folder, status: Status | None, course: Course, segments: list[Stretch]) -> bytes:
+def _page(run_dir: RunDir, folder: Folder, shown: Shown | None, course: Course, segments: list[Stretch]) -> bytes:
     from slurm.login.report.run_page import Run, run_page
 
     return run_page(
-        Run(run_dir.path.name, folder.path, status, _record(run_dir), course, segments, lattices_in(folder), now())
+        Run(run_dir.path.name, folder.path, shown, _record(run_dir), course, segments, lattices_in(folder), now())
     )
 
 

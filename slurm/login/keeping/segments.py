@@ -8,7 +8,6 @@ from typing import Any
 
 from job.rundir.claim import read_segment
 from job.rundir.directory import RunDir
-from job.rundir.status import Status
 
 
 @dataclass
@@ -57,9 +56,9 @@ class Segments:
         elif event == "finished":
             one.cause = "finished"
 
-    def all(self, run_dir: RunDir, status: Status | None) -> list[Stretch]:
-        """The segments in order, with what only their claims tell; raises OSError."""
-        newest = max([*self._found, status.segment if status is not None else 0], default=0)
+    def all(self, run_dir: RunDir, newest: int, *, goes_on: bool) -> list[Stretch]:
+        """The segments in order up to at least `newest`, with what only their claims tell; raises OSError."""
+        newest = max([*self._found, newest])
         before = None
         stretches = []
         for number in range(1, newest + 1):
@@ -72,7 +71,7 @@ class Segments:
                 one.from_step = claim.from_step if claim.from_step is not None else one.from_step
             if number < newest:
                 one.steps_lost, one.seconds_lost = one.steps_lost or 0, one.seconds_lost or 0.0
-            elif status is not None and status.state == "running":
+            elif goes_on:
                 one.ended, one.cause = None, "running"
             if before is not None and before.ended and one.started:
                 one.wait_s = max(0.0, round(_seconds(one.started) - _seconds(before.ended), 1))

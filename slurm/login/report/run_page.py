@@ -18,6 +18,7 @@ from slurm.login.report.charts import codes_of, curves_of, timeline_of
 from slurm.login.report.page import data_uri, moment, render
 from slurm.login.report.provenance import commands_of, settings_of
 from slurm.login.report.verdict import WORDS, figures
+from slurm.login.states import Shown
 
 MAX_FRAMES = 100
 MAX_PICTURES_BYTES = 3_400_000  # of lattices and samples together, which in base64 are a third more
@@ -30,12 +31,17 @@ class Run:
 
     name: str
     folder: Path
-    status: Status | None
+    shown: Shown | None
     record: Record | None
     course: Course
     segments: list[Stretch]
     lattices: dict[int, Path]
     as_of: str
+
+    @property
+    def status(self) -> Status | None:
+        """What status.json holds."""
+        return self.shown.status if self.shown is not None else None
 
 
 def run_page(run: Run) -> bytes:
@@ -51,13 +57,14 @@ def run_page(run: Run) -> bytes:
     own, others = _settings(run.record)
     return render(
         "run.html",
-        title=f"{run.name}: {status.state if status is not None else 'no status'}",
+        title=f"{run.name}: {run.shown.state if run.shown is not None else 'no status'}",
         name=run.name,
         as_of=run.as_of,
-        state=status.state if status is not None else "",
-        standing=_standing(status),
+        state=run.shown.state if run.shown is not None else "",
+        standing=_standing(run.shown),
         verdict=status.verdict if status is not None else None,
-        advice=_advice(status),
+        advice=_advice(run.shown),
+        next=run.shown.next if run.shown is not None else None,
         traceback=(status.crash or {}).get("traceback") if status is not None else None,
         judgement=_judgement(run, status),
         figures=figures(settings, course, _summary(run.folder)),
@@ -82,9 +89,10 @@ def run_page(run: Run) -> bytes:
     )
 
 
-def _standing(status: Status | None) -> str:
-    if status is None:
+def _standing(shown: Shown | None) -> str:
+    if shown is None:
         return "Nothing is known of how it stands: it has no status.json."
+    status = shown.status
     steps = f"step {status.step:,} of {status.total_steps:,}"
     at = moment(status.updated_at)
     words = {
@@ -95,14 +103,17 @@ def _standing(status: Status | None) -> str:
         "waiting": f"Not running, and not finished: {steps} at {at}; it can go on from there.",
         "cancelled": f"Cancelled at {at}: {steps}; it can go on from there.",
         "submitted": f"Submitted at {at}; {'it has not begun' if status.segment == 0 else steps}.",
+        "lost": f"Lost: its last sign of life was at {at}, {steps}; it can go on from its newest checkpoint.",
     }
-    return words[status.state]
+    return words[shown.state]
 
 
-def _advice(status: Status | None) -> str | None:
-    if status is None or status.state != "failed":
+def _advice(shown: Shown | None) -> str | None:
+    if shown is None:
         return None
-    return f"Exit code {status.exit_code}. Mend what it names, then submit or start the run again."
+    if shown.state == "failed":
+        return f"Exit code {shown.status.exit_code}. Mend what it names, then go on with it:"
+    return f"{shown.note[:1].upper()}{shown.note[1:]}." if shown.note else None
 
 
 def _judgement(run: Run, status: Status | None) -> str | None:
