@@ -37,4 +37,5 @@ COMMANDS = {
     "collect": Command(
         "slurm.login.collect", "keeps what one wants of runs: weights, lattices, tables, a page to look at, checksums"
     ),
+    "export": Command("slurm.login.export", "a run's curves and lattices for TensorBoard"),
 }
