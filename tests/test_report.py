@@ -26,6 +26,7 @@ from job.rundir.directory import RunDir
 from slurm.login import collect
 from slurm.login.report.charts import codes_of
 from slurm.login.report.provenance import commands_of
+from slurm.login.report.svg import short
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\x1b[31m\u202e</title>&amp;{{ 7*7 }}"
 
@@ -59,6 +60,23 @@ def test_a_page_says_how_its_run_stands(
     head = page.partition("<main>")[0]
     assert words in head
     assert status.get("verdict", "") in head
+
+
+def test_of_a_run_that_its_settings_have_ended_no_command_is_named(tmp_path: Path) -> None:
+    """The same command would meet the same numbers."""
+    status = {"state": "failed", "reason": "nonfinite_loss", "exit_code": 3}
+    head = _page(make_run(tmp_path / "runs", status=status), tmp_path / "out").partition("<main>")[0]
+    assert "<p>Exit code 3.</p>" in head
+    assert "<pre>" not in head
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.0, "0"), (12_000, "12,000"), (1.5e6, "1.5 M"), (-3e12, "-3e+12"), (0.05, "0.05"), (1e-4, "1e-4")],
+)
+def test_a_number_on_an_axis_has_room(value: float, words: str) -> None:
+    """However large a loss has grown."""
+    assert short(value) == words
 
 
 def test_a_page_of_a_run_that_has_not_begun_or_lacks_everything(tmp_path: Path) -> None:

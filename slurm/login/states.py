@@ -181,10 +181,12 @@ class Shown:
 
     @cached_property
     def resumption(self) -> str | None:
-        """The command that goes on with it as it was started; None where its settings cannot be read."""
+        """The command that goes on with it as it was started; None where its settings cannot be read, or were what it failed of."""
         from slurm.login.resumption import command_to_go_on  # loads the parser of settings, which few need
 
-        return command_to_go_on(self.run_dir, self.record, self.job_id) if self.record is not None else None
+        if self.record is None or self.status.reason == "nonfinite_loss":
+            return None
+        return command_to_go_on(self.run_dir, self.record, self.job_id)
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -36,6 +36,8 @@ def curves_of(course: Course) -> list[tuple[str, Markup]]:
         Plot("outputs", "The discriminator's outputs", "Mean probability"),
         Plot("distance", "Distance of the codes from the prior", "Energy distance, prior's std", True, FLOOR),
     ]
+    for plot in plots:
+        plot.last_step = course.last_step
     reconstruction, discriminator, generator, outputs, distance = plots
     _add(reconstruction, course, "reconstruction_loss", "training", 1)
     _add(reconstruction, course, "reconstruction_bce", "held out", 0)

@@ -141,7 +141,8 @@ def _letter(number: int) -> str:
 def _plot(which: int, comparison: Comparison, courses: dict[str, Course]) -> tuple[str, Markup]:
     field, title, unit, level = _PLOTS[which]
     is_distance = field == "energy_distance"
-    plot = Plot(f"plot{which}", title, unit, is_distance, FLOOR if is_distance else float("-inf"))
+    last_step = max(course.last_step for course in courses.values())
+    plot = Plot(f"plot{which}", title, unit, is_distance, FLOOR if is_distance else float("-inf"), last_step)
     for number, row in enumerate(comparison.rows[:MAX_COLOURED]):
         seeds = [list(courses[name].curves[field].thinned(MAX_BUCKETS // 2).points()) for name in row.runs]
         found = [points for points in seeds if points]

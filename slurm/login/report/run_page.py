@@ -112,7 +112,9 @@ def _advice(shown: Shown | None) -> str | None:
     if shown is None:
         return None
     if shown.state == "failed":
-        return f"Exit code {shown.status.exit_code}. Mend what it names, then go on with it:"
+        return f"Exit code {shown.status.exit_code}." + (
+            " Mend what it names, then go on with it:" if shown.next else ""
+        )
     return f"{shown.note[:1].upper()}{shown.note[1:]}." if shown.note else None
 
 

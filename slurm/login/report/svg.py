@@ -19,13 +19,17 @@ Point = tuple[float, float]
 
 @dataclass
 class Plot:
-    """What is to be drawn; `name` is unique on the page. `is_logarithmic` is of the values; below `floor` none is drawn."""
+    """What is to be drawn; `name` is unique on the page. It reaches `last_step` at least.
+
+    `is_logarithmic` is of the values; what is below `floor` is drawn there.
+    """
 
     name: str
     title: str
     unit: str
     is_logarithmic: bool = False
     floor: float = -math.inf
+    last_step: float = 0.0
     _curves: list[tuple[list[Point], str, int, str]] = field(default_factory=list)
     _levels: list[tuple[float, str]] = field(default_factory=list)
     _band: tuple[float, str] | None = None
@@ -85,7 +89,7 @@ class Plot:
     def _scale(self) -> None:
         steps = [step for points, *_ in self._curves for step, _ in points]
         values = [value for points, *_ in self._curves for _, value in points] + [v for v, _ in self._levels]
-        self._first, self._last = 0.0, max(steps) or 1.0
+        self._first, self._last = 0.0, max([*steps, self.last_step]) or 1.0
         if self.is_logarithmic:
             values += [self._band[0]] if self._band is not None else []
             low, high = self.floor, max(max(values), 10 * self.floor)
@@ -186,9 +190,9 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def short(value: float) -> str:
-    """A number on an axis: 12,000, 1.5 M, 0.05, 1e-4."""
-    if abs(value) >= 1e6:
+    """A number on an axis: 12,000, 1.5 M, 1e+12, 0.05, 1e-4."""
+    if 1e6 <= abs(value) < 1e9:
         return f"{value / 1e6:g} M"
-    if abs(value) >= 1000:
+    if 1000 <= abs(value) < 1e6:
         return f"{value:,.0f}"
     return f"1e{math.log10(value):.0f}" if 0 < value < 0.001 else f"{value:.4g}"
