@@ -4,8 +4,10 @@ import io
 import os
 import resource
 import signal
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from numpy.lib import format as npy
 from PIL import Image
 
 from aae.blocks import ROWS, decode, encode
@@ -222,7 +225,13 @@ def test_images_of_ones_own_that_do_not_fit_are_told_by_file_and_shape(
     Path("text.npz").write_text("no arrays")
     Path("empty").mkdir()
     _png(Path("large/b.png"), "L", (32, 28))
+    with zipfile.ZipFile("vast.npz", "w") as archive, archive.open("images.npy", "w") as member:
+        npy.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": (10**12, 28, 28)})
     _png(Path("coloured/b.png"), "RGB", (28, 28))
+    small = Path("large/b.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 50_000, 50_000) + small[24:29]
+    Path("scans").mkdir()
+    Path("scans/b.png").write_bytes(small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:])
     Path("broken").mkdir()
     Path("broken/b.png").write_bytes(Path("large/b.png").read_bytes()[:50])
     Path("broken/.b.png").write_text("hidden")
@@ -234,6 +243,8 @@ def test_images_of_ones_own_that_do_not_fit_are_told_by_file_and_shape(
         "objects.npz": "is no .npz that can be read",
         "array.npy": "holds one array without a name; wanted",
         "text.npz": "is no .npz that can be read",
+        "vast.npz": "does not fit into memory",
+        "scans": "b.png cannot be read: Image size (2500000000 pixels)",
         "nothing": "there is no such file or folder",
         "empty": "holds no PNG file",
         "large": "b.png is 32 x 28, mode L; wanted: 28 x 28, 8-bit grey (L), 255 = ink",

@@ -35,6 +35,8 @@ def _of_npz(path: Path) -> Tensor:
                 names = ", ".join(arrays) or "nothing"
                 raise UsageError(f"--images {path} holds {names}, but no `images`; {_WANTED}")
             images = arrays["images"]
+    except MemoryError as error:
+        raise UsageError(f"--images {path} does not fit into memory ({error}); give it in parts") from error
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"--images {path} is no .npz that can be read: {error}") from error
     if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE) or not len(images):
@@ -59,5 +61,5 @@ def _pixels(path: Path) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
             return np.asarray(image).reshape(NUM_PIXELS)
     except UnidentifiedImageError as error:
         raise UsageError(f"--images {path} is no PNG; {wanted}") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UsageError(f"--images {path} cannot be read: {error}; {wanted}") from error
