@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from job.config.sources import read_configuration
 from job.log.course import Course
 from job.rundir.directory import RunDir
 from slurm.login import collect
-from slurm.login.report.charts import codes_of
+from slurm.login.keeping.segments import Stretch
+from slurm.login.report.charts import codes_of, timeline_of
 from slurm.login.report.provenance import commands_of
 from slurm.login.report.svg import short
 
@@ -49,6 +51,7 @@ def _page(run_dir: RunDir, out: Path) -> str:
             "Lost: its last sign of life was at",
         ),
         ({"state": "failed", "exit_code": 3}, "<code>aae-job --run-name made --runs-dir "),
+        ({"state": "waiting", "step": 0, "total_steps": 0}, "step 0, of how many is not known"),
     ],
 )
 def test_a_page_says_how_its_run_stands(
@@ -168,6 +171,19 @@ def test_codes_lie_where_they_are_and_bear_their_class(tmp_path: Path) -> None:
     assert "f2" not in drawn.svg
     assert "2 lie further out" in drawn.words
     assert "the first two of 8 dimensions" in drawn.words
+
+
+def test_segments_lie_where_they_were_though_clocks_differ() -> None:
+    """One by a clock that is behind that of the node before lies left of it, not outside; numbers keep a distance."""
+    times = [(f"2026-01-01T0{start}:00:00Z", f"2026-01-01T0{start}:01:00Z") for start in (5, 0, 1)]
+    stretches = [Stretch(number, started=started, ended=ended) for number, (started, ended) in enumerate(times, 19)]
+    drawn = str(timeline_of(stretches, "2026-01-01T05:00:00Z"))
+    places = [float(x) for x in re.findall(r'class="bar bar\d" x="([-\d.]+)"', drawn)]
+    assert places == [391.0 - 0.3, 8.0, 84.5]
+    many = [Stretch(n, started=f"2026-01-01T00:{n:02d}:00Z", ended=f"2026-01-01T00:{n:02d}:30Z") for n in range(1, 60)]
+    labels = re.findall(r'x="([\d.]+)" y="15.0" text-anchor="middle">(\d+)<', str(timeline_of(many, "")))
+    ends = [(float(x) - 2.7 * len(word), float(x) + 2.7 * len(word)) for x, word in labels]
+    assert all(left > right + 5 for (_, right), (left, _) in pairwise(ends))
 
 
 def test_spikes_stay_in_the_curves(tmp_path: Path) -> None:

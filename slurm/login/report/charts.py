@@ -122,7 +122,8 @@ def timeline_of(stretches: Sequence[Stretch], until: str) -> Markup | None:
     timed = [(one, _seconds(one.started), _seconds(one.ended or until)) for one in stretches if one.started]
     if not timed:
         return None
-    begin, end = timed[0][1], max(ended for _, _, ended in timed)
+    # A node's clock may be behind that of the node before.
+    begin, end = min(started for _, started, _ in timed), max(ended for _, _, ended in timed)
     if end <= begin:
         end = begin + 1
     left, right, top, height = 8, WIDTH - 8, 20, 26
@@ -144,10 +145,10 @@ def timeline_of(stretches: Sequence[Stretch], until: str) -> Markup | None:
                     x + width - lost, top, lost, height
                 )
             )
-        middle = x + width / 2
-        if middle >= free_from:
-            parts.append(text(min(max(middle, 12), right - 6), top - 5, str(one.segment), "middle", "small"))
-            free_from = middle + 8 + 5.4 * len(str(one.segment))
+        middle, half = min(max(x + width / 2, 12), right - 6), 3 * len(str(one.segment))
+        if middle - half >= free_from:
+            parts.append(text(middle, top - 5, str(one.segment), "middle", "small"))
+            free_from = middle + half + 6
     for tick in ticks(0, (end - begin) / unit_s, 5):
         x = left + tick * unit_s * scale
         anchor = "start" if tick == 0 else "end" if x > right - 20 else "middle"

@@ -93,7 +93,9 @@ def _standing(shown: Shown | None) -> str:
     if shown is None:
         return "Nothing is known of how it stands: it has no status.json."
     status = shown.status
-    steps = f"step {status.step:,} of {status.total_steps:,}"
+    steps = f"step {status.step:,}" + (
+        f" of {status.total_steps:,}" if status.total_steps else ", of how many is not known"
+    )
     at = moment(status.updated_at)
     words = {
         "finished": f"Finished at {at}: {steps}.",
