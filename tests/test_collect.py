@@ -217,15 +217,17 @@ def test_what_others_have_put_there_is_left_alone(
 
 
 def test_a_folder_that_would_hurt_a_run_is_refused(run_dir: RunDir, tmp_path: Path) -> None:
-    """Inside of a run, the run itself by way of its runs_dir or a link; two runs of one name; a file."""
+    """Inside of any run, the run itself by way of its runs_dir or a link; two runs of one name; a file, a link to nothing."""
     (tmp_path / "link").symlink_to(run_dir.path)
+    (tmp_path / "lost").symlink_to(tmp_path / "nothing")
     before = _files(run_dir.path)
-    for place in (run_dir.path, run_dir.path / "kept", tmp_path / "link" / "kept", run_dir.path.parent):
+    other = make_run(tmp_path / "others")  # what `collect runs/*` without a folder takes for it
+    for place in (run_dir.path, run_dir.path / "kept", tmp_path / "link" / "kept", run_dir.path.parent, other.path):
         with pytest.raises(UsageError, match="would write into the run"):
             _collect(run_dir, place)
-    with pytest.raises(UsageError, match="which is a file"):
-        _collect(run_dir, run_dir.events_file)
-    other = make_run(tmp_path / "others")
+    for place in (run_dir.events_file, tmp_path / "lost"):
+        with pytest.raises(UsageError, match="which is no folder"):
+            _collect(run_dir, place)
     with pytest.raises(UsageError, match="two runs are called made"):
         collect.run([str(run_dir.path), str(other.path), str(tmp_path / "out")])
     assert _files(run_dir.path) == before
@@ -261,17 +263,22 @@ def test_a_run_that_goes_on_is_collected_as_it_stands(
 
 
 def test_damage_of_the_log_is_told_every_time(run_dir: RunDir, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And one run that cannot be collected costs no other."""
+    """And one run that cannot be collected, or a page that cannot be made of what its log says, costs no other."""
     with run_dir.events_file.open("ab") as log:
         log.write(b"\0\0\n")
     bad = make_run(run_dir.path.parent, "bad")
     (out / "bad").parent.mkdir()
     (out / "bad").write_text("in the way")
+    odd = make_run(run_dir.path.parent, "odd")
+    with odd.events_file.open("ab") as log:
+        log.write(line("resumed", 300, 3, 90, from_step=300, steps_lost="many"))
     for _ in range(2):
-        assert collect.run([str(bad.path), str(run_dir.path), str(out)]) == 1
+        assert collect.run([str(bad.path), str(odd.path), str(run_dir.path), str(out)]) == 1
         told = capsys.readouterr().err
-        assert "bad is left out" in told
+        assert f"bad cannot be kept whole in {out}" in told
+        assert "odd: report.html is left out: it cannot be made of what is there (TypeError" in told
         assert "a line of" in told
+    assert (out / "odd" / "SHA256SUMS").is_file()
     assert (out / "made" / "report.html").is_file()
 
 

@@ -73,30 +73,32 @@ def test_again_it_takes_the_place_of_what_it_wrote(run_dir: RunDir, tmp_path: Pa
     assert len(names_in(folder)) == 2  # and that of somebody else
 
 
+@pytest.mark.parametrize("raises", ["ImportError('no such thing')", "TypeError('no such thing\\nat length')"])
 def test_without_the_library_it_says_which(
-    run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    raises: str, run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 1, nothing written."""
+    """Also where it is there and breaks, as it does beside a protobuf of another time. Exit code 1, nothing written."""
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    (tmp_path / "tensorboard.py").write_text(f"raise {raises}")
+    monkeypatch.syspath_prepend(str(tmp_path))
     assert _export(run_dir, tmp_path / "boards") == 1
-    assert "needs the package tensorboard" in capsys.readouterr().err
+    assert "needs the package tensorboard (no such thing): pip install" in capsys.readouterr().err
     assert not (tmp_path / "boards").exists()
 
 
-@pytest.mark.parametrize("case", ["file", "run", "no log"])
+@pytest.mark.parametrize("case", ["file", "run", "runs", "in run", "no log"])
 def test_where_it_cannot_go_is_told(
     case: str, run_dir: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2; what stands there stays."""
     (tmp_path / "boards").mkdir()
     (tmp_path / "boards" / "made").write_text("mine")
-    out = run_dir.path if case == "run" else tmp_path / "boards"
+    inside = {"run": run_dir.path, "runs": run_dir.path.parent, "in run": run_dir.path / "boards"}
+    out = inside.get(case, tmp_path / "boards")
     if case == "no log":
         run_dir.events_file.unlink()
     assert _export(run_dir, out) == 2
-    assert {"file": "is a file", "run": "in the run itself", "no log": "has no log yet"}[
-        case
-    ] in capsys.readouterr().err
+    words = {"file": "is a file", "no log": "has no log yet"}.get(case, f"would write into the run {run_dir.path}")
+    assert words in capsys.readouterr().err
     assert (tmp_path / "boards" / "made").read_text() == "mine"

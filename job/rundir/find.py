@@ -6,6 +6,7 @@ from pathlib import Path
 
 from job.errors import UsageError
 from job.rundir.directory import RunDir
+from job.rundir.small_file import exists
 from job.rundir.sweep import SweepDir
 
 
@@ -20,6 +21,17 @@ class Found:
 def default_runs_dir() -> Path:
     """AAE_RUNS_DIR, for commands that look at runs and read no other setting."""
     return Path(os.environ.get("AAE_RUNS_DIR") or "runs").expanduser()
+
+
+def run_around(path: Path) -> Path | None:
+    """The run directory that a path is, or lies in, links resolved; None where it is in none."""
+    here = Path(os.path.realpath(path))
+    # No further up: to ask for a file in /home may have an automounter look for a user of that name.
+    for folder in (here, *here.parents[:2]):
+        run_dir = RunDir(folder)
+        if exists(run_dir.settings_file) and exists(run_dir.status_file):  # what is collected of a run has no status
+            return folder
+    return None
 
 
 def find_run(run: str) -> RunDir:

@@ -7,8 +7,8 @@ from pathlib import Path
 from job.commandline import Parser
 from job.errors import AaeError, UsageError
 from job.rundir.directory import RunDir
-from job.rundir.find import find_runs
-from job.rundir.small_file import exists
+from job.rundir.find import find_runs, run_around
+from job.rundir.small_file import is_folder
 from slurm.login.clusters import Queues
 from slurm.login.keeping.run import collect_run
 from slurm.scheduler.queue import SQUEUE_TIMEOUT_S
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
         try:
             one = collect_run(run_dir, options.out, queues)
         except (OSError, AaeError) as error:
-            problems.append(f"{run_dir.path.name} is left out: {error}")
+            problems.append(f"{run_dir.path.name} cannot be kept whole in {options.out}: {error}")
             print(f"aae-slurm: {problems[-1]}", file=sys.stderr)
             continue
         print(one.words)
@@ -61,14 +61,14 @@ def _tell(problems: list[str], of: str) -> list[str]:
 
 def _check(run_dirs: list[RunDir], out: Path) -> None:
     """Raise UsageError where runs cannot be collected into this folder."""
-    if exists(out) and not out.is_dir():
-        raise UsageError(f"OUT is {out}, which is a file; give a folder")
+    if os.path.lexists(out) and not is_folder(out):
+        raise UsageError(f"OUT is {out}, which is no folder, or a link to one that is not there; give a folder")
     names = [run_dir.path.name for run_dir in run_dirs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"two runs are called {twice[0]}; collect them one by one, each into a folder of its own")
-    for run_dir in run_dirs:
-        inside = Path(os.path.realpath(run_dir.path))
-        for other in run_dirs:
-            if Path(os.path.realpath(out / other.path.name)).is_relative_to(inside):
-                raise UsageError(f"OUT is {out}, which would write into the run {run_dir.path}; give another folder")
+    for name in names:
+        if (run := run_around(out / name)) is not None:
+            raise UsageError(
+                f"OUT is {out}, which would write into the run {run}; what comes last is the folder to copy to"
+            )

@@ -14,6 +14,7 @@ from job.commandline import Parser, add_run
 from job.errors import AaeError, UsageError
 from job.log.reader import Damage, end_of_lines, merged_lines
 from job.rundir.directory import RunDir
+from job.rundir.find import run_around
 from job.rundir.small_file import exists, is_folder, names_in
 
 _MEASURED = ("step", "evaluation")  # the events with curves
@@ -38,8 +39,8 @@ def run(arguments: list[str]) -> int:
     folder = options.tensorboard / run_dir.path.name
     if exists(folder) and not is_folder(folder):
         raise UsageError(f"--tensorboard {options.tensorboard}: {folder} is a file; give another folder")
-    if exists(options.tensorboard) and options.tensorboard.resolve().is_relative_to(run_dir.path.resolve()):
-        raise UsageError(f"--tensorboard {options.tensorboard} is in the run itself; give another folder")
+    if (run := run_around(folder)) is not None:
+        raise UsageError(f"--tensorboard {options.tensorboard} would write into the run {run}; give another folder")
     told = export(run_dir, folder)
     print(f"{told}: {folder}\nlook at it:\n  tensorboard --logdir {shlex.quote(str(options.tensorboard))}")
     return 0
@@ -51,9 +52,12 @@ def export(run_dir: RunDir, folder: Path) -> str:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
-    except ImportError as error:
+    except (
+        Exception
+    ) as error:  # beside a protobuf or numpy that it was not made for it raises TypeError, AttributeError
+        why = str(error).partition("\n")[0]
         raise AaeError(
-            f"export --tensorboard needs the package tensorboard ({error}): pip install tensorboard"
+            f"export --tensorboard needs the package tensorboard ({why}): pip install --upgrade tensorboard"
         ) from error
     damage = Damage()
     counts = Counter[str]()

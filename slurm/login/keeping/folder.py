@@ -20,6 +20,8 @@ from job.rundir.small_file import DamagedError, is_folder, names_in, read_json
 
 FORMAT = 1
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
+# What making a file raises of records that do not mean what they should, say those of another version.
+UNFIT = (ArithmeticError, LookupError, TypeError, ValueError)
 _MTIME_S = 2.0  # by so much a filesystem may round a file's time
 
 
@@ -184,6 +186,8 @@ class Folder:
             yield
         except OSError as error:
             self.problems[name] = error.strerror or str(error)
+        except UNFIT as error:
+            self.problems[name] = f"it cannot be made of what is there ({type(error).__name__}: {error})"
 
     def _leave(self, name: str, digest: str, made_from: Any) -> None:
         self._now.files[name], self._now.made_from[name] = digest, made_from

@@ -142,8 +142,9 @@ def _tell_of(run_dir: RunDir, folder: Folder, shown: Shown | None) -> tuple[str,
     newest, goes_on = (shown.status.segment, shown.state == "running") if shown is not None else (0, False)
     segments = reading.segments.all(run_dir, newest, goes_on=goes_on)
     folder.make("segments.csv", made_from, partial(_write, segments_csv(segments)))
-    page = _page(run_dir, folder, shown, reading.course, segments)
-    folder.make("report.html", made_from, partial(_write, page))
+    folder.make(
+        "report.html", made_from, lambda file: _write(_page(run_dir, folder, shown, reading.course, segments), file)
+    )
     damage = reading.damage.words(run_dir.path)
     if damage is not None:
         folder.doubt("metrics.csv")  # so that the next collect tells of it too
