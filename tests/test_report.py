@@ -28,7 +28,7 @@ from slurm.login import collect
 from slurm.login.keeping.segments import Stretch
 from slurm.login.report.charts import codes_of, timeline_of
 from slurm.login.report.provenance import commands_of
-from slurm.login.report.svg import short
+from slurm.login.report.svg import Plot, short
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\x1b[31m\u202e</title>&amp;{{ 7*7 }}"
 
@@ -184,6 +184,20 @@ def test_segments_lie_where_they_were_though_clocks_differ() -> None:
     labels = re.findall(r'x="([\d.]+)" y="15.0" text-anchor="middle">(\d+)<', str(timeline_of(many, "")))
     ends = [(float(x) - 2.7 * len(word), float(x) + 2.7 * len(word)) for x, word in labels]
     assert all(left > right + 5 for (_, right), (left, _) in pairwise(ends))
+
+
+def test_a_legend_has_a_row_more_where_its_names_take_it() -> None:
+    """All of it is within the picture, which grows."""
+    plot = Plot("x", "x", "x")
+    for number in range(8):
+        plot.curve([(0, 1), (1, 2)], f"{'ABCDEFGH'[number]}, mean of 3", number)
+    plot.level(1.386, "1.386: cannot tell")
+    drawn = str(plot.svg())
+    labels = re.findall(r'class="small" x="([\d.]+)" y="([\d.]+)" text-anchor="start">([^<]+)', drawn)
+    assert len(labels) == 9
+    assert all(float(x) + 5.4 * len(words) <= 400 for x, _, words in labels)
+    assert {y for _, y, _ in labels} == {"12.5", "27.5", "42.5"}
+    assert 'viewBox="0 0 400 266"' in drawn
 
 
 def test_spikes_stay_in_the_curves(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 400, 236
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 392, 34, 204
 _DASHES = ("", "5 2", "1.5 2", "7 2 1.5 2", "3 3", "9 3", "2 1", "6 2 2 2")
+_ROW = 15  # of the legend
 _PER_CHARACTER = 5.4  # about the width of one in a label
 
 Point = tuple[float, float]
@@ -55,8 +56,10 @@ class Plot:
 
     def svg(self) -> Markup:
         """The whole element."""
+        legend, below = self._legend() if self._curves else ([], 0)
         parts = [self._empty()] if not self._curves else self._drawn()
-        return figure(self.name, self.title, self._words(), WIDTH, HEIGHT, parts)
+        parts = [*legend, Markup('<g transform="translate(0 {})">{}</g>').format(below, Markup("").join(parts))]
+        return figure(self.name, self.title, self._words(), WIDTH, HEIGHT + below, parts)
 
     def _empty(self) -> Markup:
         return text(WIDTH / 2, HEIGHT / 2, "nothing logged yet", "middle")
@@ -84,7 +87,7 @@ class Plot:
             parts.append(
                 Markup('<polyline class="line c{} {}" {}points="{}"/>').format(number % 10, kind, _dash(number), path)
             )
-        return [*parts, *self._legend()]
+        return parts
 
     def _scale(self) -> None:
         steps = [step for points, *_ in self._curves for step, _ in points]
@@ -122,15 +125,19 @@ class Plot:
         yield line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis")
         yield text((_LEFT + _RIGHT) / 2, HEIGHT - 4, "optimiser steps", "middle", "small")
 
-    def _legend(self) -> Iterable[Markup]:
-        x = 4.0
+    def _legend(self) -> tuple[list[Markup], int]:
+        """What each line is, in as many rows as that takes; and by how much all else lies lower for those after the first."""
+        parts, x, y = [], 4.0, 0
         named = [(label, Markup('class="line c{}" {}').format(n % 10, _dash(n))) for _, label, n, _ in self._curves]
         named += [(label, Markup('class="level"')) for _, label in self._levels]
         for label, look in named:
             if label:
-                yield Markup('<path {} d="M{:.0f} 9h18"/>').format(look, x)
-                yield text(x + 22, 12.5, label, "start", "small")
-                x += 34 + _PER_CHARACTER * len(label)
+                width = 22 + _PER_CHARACTER * len(label)
+                x, y = (4.0, y + _ROW) if x > 4 and x + width > WIDTH else (x, y)
+                parts += [Markup('<path {} d="M{:.0f} {}h18"/>').format(look, x, y + 9)]
+                parts += [text(x + 22, y + 12.5, label, "start", "small")]
+                x += width + 12
+        return parts, y
 
     def _words(self) -> str:
         if not self._curves:
