@@ -233,6 +233,25 @@ def test_a_folder_that_would_hurt_a_run_is_refused(run_dir: RunDir, tmp_path: Pa
     assert _files(run_dir.path) == before
 
 
+def test_another_run_of_the_same_name_is_not_mixed_in(
+    run_dir: RunDir, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that was removed and made anew, also where a collect has seen it before it began; one that was moved goes on."""
+    assert _collect(run_dir, out) == 0
+    (tmp_path / "elsewhere").mkdir()
+    moved = RunDir(run_dir.path.rename(tmp_path / "elsewhere" / "made"))
+    anew = make_run(run_dir.path.parent)
+    first = anew.claim_file(1).read_bytes()
+    anew.claim_file(1).unlink()
+    assert _collect(anew, out) == 0
+    anew.claim_file(1).write_bytes(first.replace(b'"process_start":"', b'"process_start":"1'))
+    before = _files(out)
+    assert _collect(anew, out) == 1
+    assert "is of another run of this name" in capsys.readouterr().err
+    assert _files(out) == before
+    assert _collect(moved, out) == 0
+
+
 def test_a_run_that_goes_on_is_collected_as_it_stands(
     run_dir: RunDir, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

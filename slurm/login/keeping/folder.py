@@ -30,6 +30,7 @@ class Manifest(BaseModel):
 
     `made_from` says what each file was copied from (size and time) or made of, so that what is still so is left alone; `kept` are
     the files of an earlier collect that the run itself has no more; `pending` is what a collect had set out to write.
+    `begun_by` is the process of the run's first segment, None before it: a run that was removed and made anew has another.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -37,6 +38,7 @@ class Manifest(BaseModel):
     format: int = FORMAT
     run: str
     run_dir: str
+    begun_by: str | None = None
     collected_at: str | None = None
     state: str | None = None
     step: int | None = None
@@ -53,13 +55,13 @@ class Folder:
     those of an earlier collect that the run has no more.
     """
 
-    def __init__(self, path: Path, run: str, run_dir: Path) -> None:
+    def __init__(self, path: Path, run: str, run_dir: Path, begun_by: str | None = None) -> None:
         self.path = path
         self.problems: dict[str, str] = {}
         self.written: list[str] = []
         self.unchanged: list[str] = []
         self.kept: list[str] = []
-        self._now = Manifest(run=run, run_dir=str(run_dir))
+        self._now = Manifest(run=run, run_dir=str(run_dir), begun_by=begun_by)
         self._before = self._now
 
     @property
@@ -94,7 +96,13 @@ class Folder:
             raise UsageError(f"{path} is not what a collect has written: move it away, or give another OUT") from error
         if before is None and os.path.lexists(self.path / SUMS):
             raise UsageError(f"{self.path / SUMS} is not of a collect: move it away, or give another OUT")
-        return before or Manifest(run=self._now.run, run_dir=self._now.run_dir)
+        if before is None:
+            return self._now.model_copy(deep=True)
+        if self._now.begun_by != before.begun_by:
+            if None not in (self._now.begun_by, before.begun_by):
+                raise UsageError(f"{self.path} is of another run of this name: move it away, or give another OUT")
+            self._now.begun_by = self._now.begun_by or before.begun_by
+        return before
 
     def _clear_temporaries(self) -> None:
         """Remove what a collect that was killed left half written."""

@@ -15,6 +15,7 @@ from job.config.settings_file import Record, read_record
 from job.errors import UsageError
 from job.log.course import Course
 from job.output import escaped
+from job.rundir.claim import read_segment
 from job.rundir.directory import RunDir
 from job.rundir.small_file import exists, names_in
 from job.rundir.status import now, read_status
@@ -51,7 +52,7 @@ def collect_run(run_dir: RunDir, out: Path, queues: Queues) -> Collected:
 
     Links are followed within the run alone: what somebody has linked there from elsewhere is not the run's.
     """
-    folder = Folder(out / run_dir.path.name, run_dir.path.name, run_dir.path)
+    folder = Folder(out / run_dir.path.name, run_dir.path.name, run_dir.path, _begun_by(run_dir))
     copies = _copies(run_dir)
     if not exists(run_dir.path):
         raise UsageError(f"there is no {run_dir.path}")
@@ -65,6 +66,14 @@ def collect_run(run_dir: RunDir, out: Path, queues: Queues) -> Collected:
     problems = [f"{name} is left out: {why}" for name, why in folder.problems.items()]
     problems += [damage] if damage is not None else []
     return Collected(run_dir, folder, _words(run_dir, folder), problems, made_from, course)
+
+
+def _begun_by(run_dir: RunDir) -> str | None:
+    first = read_segment(run_dir, 1)
+    if first is None:
+        return None
+    owner = first.owner
+    return f"process {owner.pid} on {owner.host}, started at {owner.process_start} of boot {owner.boot_id}"
 
 
 def _shown(run_dir: RunDir, queues: Queues) -> Shown | None:
