@@ -1,11 +1,13 @@
 """The command line: how a command is run, and how its errors read. Loads nothing of the settings, so that looking is quick."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from job.errors import EXIT_FINISHED, EXIT_INTERRUPTED, AaeError, UsageError
@@ -69,6 +71,11 @@ def run_command(prog: str, commands: Mapping[str, Command], default: str, argume
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the argument RUN, which becomes a RunDir."""
     parser.add_argument("run", type=find_run, metavar="RUN", help="a run's path, or its name under AAE_RUNS_DIR")
+
+
+def path(text: str) -> Path:
+    """The type of an argument that is a path: no shell expands the `~` of `--out=~/x`, which would become a folder of that name."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's own raises for a file that is called ~x
 
 
 def duration(seconds: float) -> str:

@@ -166,6 +166,7 @@ REFUSED = {
     "x.jpg": "--out x.jpg has to be FILE.png or FILE.npz or a folder",
     "no/x.npz": "there is no folder",
     "pipe.npz": "is there already and is no file",
+    "~/nothing/x.npz": f"there is no folder {Path.home()}/nothing",
     "full/": "with something in it already",
     "file/": "is there already and is no folder",
 }

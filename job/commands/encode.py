@@ -1,8 +1,6 @@
 """`aae-job encode`: the codes of images, by a run's newest weights."""
 
-from pathlib import Path
-
-from job.commandline import Parser, add_run
+from job.commandline import Parser, add_run, path
 from job.errors import EXIT_FINISHED, UsageError
 from job.results.destination import destination
 from job.rundir.directory import RunDir
@@ -22,7 +20,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="where to write the codes")
     parser.add_argument(
         "--images",
-        type=Path,
+        type=path,
         metavar="FROM",
         help="a .npz with `images` (N, 28, 28) uint8, or a folder of PNG files, 28 x 28, 8-bit grey, taken in the order of "
         "their names; 255 is ink, as in the data sets [the run's data set]",

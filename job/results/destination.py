@@ -65,7 +65,7 @@ def destination(typed: str, *kinds: str) -> Destination:
 
     A folder is what is one, ends with a slash, or has no suffix.
     """
-    path = Path(os.path.realpath(typed))
+    path = Path(os.path.realpath(os.path.expanduser(typed)))  # noqa: PTH111 - Path's own raises for a file called ~x
     kind = FOLDER if typed.endswith("/") or is_folder(path) or not path.suffix else path.suffix.lower()
     if kind not in kinds:
         raise UsageError(f"--out {typed} has to be {' or '.join(_KINDS[kind] for kind in kinds)}")

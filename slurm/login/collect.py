@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from job.commandline import Parser
+from job.commandline import Parser, path
 from job.errors import AaeError, UsageError
 from job.rundir.directory import RunDir
 from job.rundir.find import find_runs, run_around
@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "runs", nargs="+", type=find_runs, metavar="RUN", help="paths or names of runs, or names of sweeps"
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to copy to; made if it is not there")
+    parser.add_argument("out", type=path, metavar="OUT", help="folder to copy to; made if it is not there")
     options = parser.parse_args(arguments)
     run_dirs = {os.path.realpath(run_dir.path): run_dir for found in options.runs for run_dir in found.runs}
     _check(list(run_dirs.values()), options.out)

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from job.commandline import Parser, add_run
+from job.commandline import Parser, add_run, path
 from job.errors import AaeError, UsageError
 from job.log.reader import Damage, end_of_lines, merged_lines
 from job.rundir.directory import RunDir
@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
         "aae-slurm export digits-2d-seed0-44136fa3 --tensorboard boards",
     )
     add_run(parser)
-    parser.add_argument("--tensorboard", type=Path, required=True, metavar="DIR", help="made if it is not there")
+    parser.add_argument("--tensorboard", type=path, required=True, metavar="DIR", help="made if it is not there")
     options = parser.parse_args(arguments)
     run_dir: RunDir = options.run
     if not exists(run_dir.events_file):
@@ -104,12 +104,12 @@ def _points(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
                     yield f"{record['event']}/{name}{'' if number is None else f'/{number}'}", one
 
 
-def _picture(path: Path) -> dict[str, Any] | None:
+def _picture(file: Path) -> dict[str, Any] | None:
     """A PNG as it is and its size in pixels, None if there is none that can be drawn."""
     from PIL import Image
 
     try:
-        content = path.read_bytes()
+        content = file.read_bytes()
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             image.verify()
             return {"width": image.width, "height": image.height, "encoded_image_string": content}
