@@ -21,6 +21,7 @@ from PIL import Image
 from aae.blocks import ROWS, decode, encode
 from aae.networks import AdversarialAutoencoder
 from job.__main__ import main
+from job.checkpoints.checkpoint import save_checkpoint
 from job.config.settings import Settings
 from job.config.sources import read_configuration
 from job.data.images import load_images
@@ -29,6 +30,7 @@ from job.results.destination import FOLDER, destination
 from job.results.npz import Array, Streamed, write_npz
 from job.results.samples import PriorSamples
 from job.results.weights import Weights, encode_weights
+from job.rundir.directory import RunDir
 from job.rundir.small_file import names_in
 from job.segment.plan import plan_start
 
@@ -260,6 +262,22 @@ def test_images_of_ones_own_that_do_not_fit_are_told_by_file_and_shape(
     assert not Path("codes.npz").exists()
     assert main(["encode", "small", "--images", "flat.npz", "--out", "flat.npz"]) == 2
     assert "would replace the images" in capsys.readouterr().err
+
+
+def test_weights_of_an_older_checkpoint_than_the_newest_are_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which checkpoint is damaged, and of which step the picture is."""
+    run_dir = RunDir(folder / "runs" / "small")
+    run_dir.final_weights.unlink()
+    state = {"model": _weights().model.state_dict()}
+    older, newest = (save_checkpoint(run_dir, step, state).path for step in (10, 20))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert main(["sample", "small", "--out", "x.png"]) == 0
+    told = capsys.readouterr()
+    assert told.out == "lattice of step 10: x.png\n"
+    assert f"note: {newest} is " in told.err
+    assert str(older) not in told.err
 
 
 def test_dark_ink_on_white_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Weights: as a safetensors file, and a run's newest ones, from wherever they are."""
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,10 @@ def weights_at_work(run_dir: RunDir) -> Weights:
 
 
 def newest_weights(run_dir: RunDir) -> Weights:
-    """From `final/`, else from the newest checkpoint that verifies; changes nothing. Raises UsageError if there is none."""
+    """From `final/`, else from the newest checkpoint that verifies; changes nothing. Raises UsageError if there is none.
+
+    A damaged checkpoint is told of.
+    """
     record = read_record(run_dir)
     if record is None:
         raise UsageError(f"{run_dir.path} has no settings.json")
@@ -82,7 +86,10 @@ def newest_weights(run_dir: RunDir) -> Weights:
     for step in run_dir.checkpoint_steps():
         try:
             state: dict[str, Any] = read_checkpoint(run_dir.checkpoint_file(step))
-        except (CheckpointError, OSError):
+        except OSError:  # pruned since
+            continue
+        except CheckpointError as error:
+            print(f"note: {error}; an older one is taken", file=sys.stderr)
             continue
         model = AdversarialAutoencoder.from_weights(state["model"] | state.get("average", {}))
         return Weights(model, step, settings)
