@@ -1,9 +1,11 @@
 """`aae-job`: trains here and now, from the settings of the environment; the same command starts and resumes."""
 
 import sys
+from typing import NoReturn
 
 from job.commandline import run_command
 from job.commands import COMMANDS, TRAIN
+from job.output import leave
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -11,5 +13,10 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command("aae-job", COMMANDS, TRAIN, sys.argv[1:] if arguments is None else arguments)
 
 
+def command() -> NoReturn:
+    """The command as it is typed: it leaves with its exit code."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

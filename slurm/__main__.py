@@ -1,8 +1,10 @@
 """`aae-slurm`: from the login node. Submits runs, tells how they are, reads their logs, collects what they made."""
 
 import sys
+from typing import NoReturn
 
 from job.commandline import run_command
+from job.output import leave
 from slurm.login import COMMANDS, HELP
 
 
@@ -11,5 +13,10 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command("aae-slurm", COMMANDS, HELP, sys.argv[1:] if arguments is None else arguments)
 
 
+def command() -> NoReturn:
+    """The command as it is typed: it leaves with its exit code."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -1,7 +1,7 @@
 """What submitit pickles: which run to train, in a path and at most a number. Unpickled before anything heavy is loaded."""
 
+import atexit
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,15 +17,16 @@ class Task:
         self.run_dir = run_dir
 
     def __call__(self) -> None:
-        """Run one segment; leaves with its exit code by SystemExit unless the run is finished."""
-        from job.output import install, wait_for_no_reader
+        """Run one segment; returns if the run is finished, else the process ends with the exit code."""
+        from job.output import install, leave, wait_for_no_reader
         from slurm.node.segment import run_submitted
 
         install()
         wait_for_no_reader()
         code = run_submitted(self.find(), os.environ)
         if code != 0:
-            sys.exit(code)
+            leave(code)
+        atexit.register(leave, 0)  # submitit writes a file of its own first
 
     def find(self) -> "Callable[[], RunDir]":
         """What tells the run's directory."""

@@ -201,7 +201,7 @@ class Cluster:
         deadline = time.monotonic() + timeout_s
         while (state := self.state(job_id)) not in states:
             assert time.monotonic() < deadline, f"job {job_id} is {state}, not {states}: {self.log_tail()}"
-            time.sleep(0.2)
+            time.sleep(0.5)
         return state
 
     def clear(self) -> None:
@@ -210,7 +210,7 @@ class Cluster:
         deadline = time.monotonic() + 60
         while left := self.ask("squeue", "-h"):
             assert time.monotonic() < deadline, f"jobs that do not end:\n{left}\n{self.log_tail()}"
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def log_tail(self) -> str:
         """The end of slurmctld's log, for a failure's message."""

@@ -16,6 +16,7 @@ from cluster import Cluster, running_cluster
 from jobs import INTERVAL, LOGGED, ON_SLURM, Job, SlurmJob, small_settings
 
 from job.rundir.directory import RunDir
+from job.rundir.status import read_status
 from job.rundir.sweep import Sweep, SweepDir
 
 STEPS = 300
@@ -65,12 +66,18 @@ class SweepOnCluster:
         return {one["run"].removeprefix("small--seed="): one["state"] for one in orjson.loads(self.base.output)}
 
     def wait_for(self, *states: str) -> None:
-        """Wait until its runs are in these states."""
+        """Wait until its runs are in these states, and are shown so."""
         deadline = time.monotonic() + 200
-        while sorted((found := self.states()).values()) != sorted(states):
+        names = [element.run for element in self.content.elements]
+        while sorted(found := [self._stored(name) for name in names]) != sorted(states):
             printed = "\n".join(path.read_text()[-2000:] for path in sorted(self.dir.slurm.glob("*_log.out")))
             assert time.monotonic() < deadline, f"{found}\n{self.jobs()}\n{printed}"
-            time.sleep(0.5)
+            time.sleep(0.2)
+        assert sorted(self.states().values()) == sorted(states)
+
+    def _stored(self, name: str) -> str:
+        status = read_status(RunDir(self._folder / "runs" / name))
+        return status.state if status is not None else "none"
 
 
 @pytest.fixture
@@ -104,10 +111,10 @@ def test_each_element_ends_and_comes_back_on_its_own(sweep: SweepOnCluster, clus
 
     The same command then sends the cancelled one alone, and all end with the bytes of the same runs alone.
     """
-    dry = sweep.submit("0..5", "--parallel", "2", "--dry-run")
+    dry = sweep.submit("0..4", "--parallel", "2", "--dry-run")
     assert not sweep.dir.runs_dir.exists()
-    said = sweep.submit("0..5", "--parallel", "2")
-    assert "6  submitted as array" in said
+    said = sweep.submit("0..4", "--parallel", "2")
+    assert "5  submitted as array" in said
     (array,) = sweep.content.arrays
     sent = cluster.ask("scontrol", "write", "batch_script", str(array.job_id), "-")
     assert dry[dry.index("#!/bin/bash") :].strip().startswith(sent)
@@ -119,27 +126,27 @@ def test_each_element_ends_and_comes_back_on_its_own(sweep: SweepOnCluster, clus
     with cancelled.resting_at(LOGGED, until_signalled=True):
         cancelling = cancelled.start("cancel", "small--seed=3", module="slurm")
     assert cancelled.wait(cancelling) == 0, cancelled.output
-    bearer = sweep.run(5)
+    bearer = sweep.run(4)
     with bearer.resting_at(LOGGED, until_signalled=True):
-        assert cluster.ask("squeue", "-h", "-j", f"{array.job_id}_5", "-o", "%A") == array.job_id
-        cluster.ask("scancel", "--signal=USR2", f"{array.job_id}_5")
-    sweep.wait_for("cancelled", *5 * ["finished"])
+        assert cluster.ask("squeue", "-h", "-j", f"{array.job_id}_4", "-o", "%A") == array.job_id
+        cluster.ask("scancel", "--signal=USR2", f"{array.job_id}_4")
+    sweep.wait_for("cancelled", *4 * ["finished"])
     assert sweep.run(0).reasons() == ["requeue"]
     assert [record["previous"] for record in sweep.run(2).events("resumed")] == ["was killed"]
     assert (cancelled.reasons(), bearer.reasons()) == (["cancel"], ["time_limit"])
-    assert {sweep.run(seed).status()["job_id"] for seed in range(6)} == {f"{array.job_id}_{task}" for task in range(6)}
+    assert {sweep.run(seed).status()["job_id"] for seed in range(5)} == {f"{array.job_id}_{task}" for task in range(5)}
 
-    assert "1  submitted as array" in sweep.submit("0..5", "--parallel", "2")
-    assert [array.indices for array in sweep.content.arrays] == [[0, 1, 2, 3, 4, 5], [3]]
-    sweep.wait_for(*6 * ["finished"])
-    for seed in range(6):
+    assert "1  submitted as array" in sweep.submit("0..4", "--parallel", "2")
+    assert [array.indices for array in sweep.content.arrays] == [[0, 1, 2, 3, 4], [3]]
+    sweep.wait_for(*5 * ["finished"])
+    for seed in range(5):
         assert sweep.run(seed).traces() == sweep.alone(seed).traces()
-    assert "6  finished already" in sweep.submit("0..5")
+    assert "5  finished already" in sweep.submit("0..4")
     assert sweep.jobs() == []
     folded = sweep.base
     assert folded.slurm("status") == 0
     assert [line for line in folded.output.splitlines() if line.endswith(" small")] == [folded.output.splitlines()[1]]
-    assert "6 finished" in folded.output
+    assert "5 finished" in folded.output
 
 
 def test_no_run_gets_a_second_job(endless: SweepOnCluster, cluster: Cluster) -> None:
@@ -212,29 +219,29 @@ def test_a_submitter_that_dies_on_the_way_leaves_a_sweep_that_goes_on(
 
 @pytest.mark.slurm
 def test_a_sweep_longer_than_an_array_may_be_is_several(tmp_path: Path) -> None:
-    """With MaxArraySize=4: five elements in two arrays, the second after the first where one at a time is asked for."""
-    with running_cluster(extra="MaxArraySize=4") as cluster:
+    """With MaxArraySize=2: three elements in two arrays, the second after the first where one at a time is asked for."""
+    with running_cluster(extra="MaxArraySize=2") as cluster:
         sweep = SweepOnCluster(tmp_path, cluster, max_steps=20)
         later: dict[str, Any] = {"run_name": "later", "slurm_extra": '{"begin": "now+1hour"}'}
-        sweep.submit("0..4", **later)
-        said = sweep.submit("0..4", "--parallel", "1", **later)
-        assert "5  queued or running already" in said
+        sweep.submit("0..2", **later)
+        said = sweep.submit("0..2", "--parallel", "1", **later)
+        assert "3  queued or running already" in said
         shown = [cluster.ask("scontrol", "show", "job", "-o", f"{array}_0") for array in (1, 2)]
         assert ["ArrayTaskThrottle=1" in words for words in shown] == [True, True], said
         assert ["afterany:1" in words for words in shown] == [False, True], "each would have one running"
         cluster.clear()
-        said = sweep.submit("0..4", "--parallel", "1")
-        assert "4  submitted as array" in said
+        said = sweep.submit("0..2", "--parallel", "1")
+        assert "2  submitted as array" in said
         assert "1  submitted as array" in said
         first, second = sweep.content.arrays
-        assert (first.indices, second.indices) == ([0, 1, 2, 3], [4])
+        assert (first.indices, second.indices) == ([0, 1], [2])
         most = 0
         while jobs := cluster.ask("squeue", "-r", "-h", "-o", "%i %T").splitlines():
             most = max(most, sum(line.endswith("RUNNING") for line in jobs))
             time.sleep(0.3)
         assert most == 1
         assert set(sweep.states().values()) == {"finished"}
-        assert [sweep.run(seed).status()["job_id"] for seed in (3, 4)] == [f"{first.job_id}_3", f"{second.job_id}_0"]
+        assert [sweep.run(seed).status()["job_id"] for seed in (1, 2)] == [f"{first.job_id}_1", f"{second.job_id}_0"]
 
 
 def test_a_refused_array_leaves_nothing_behind(sweep: SweepOnCluster) -> None:

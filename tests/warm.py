@@ -139,8 +139,9 @@ def _child(connection: socket.socket, output: int, request: bytes) -> Callable[[
     os.close(null)
 
     from job.__main__ import main
+    from job.output import leave
 
-    return lambda: main(arguments)
+    return lambda: leave(main(arguments))
 
 
 if __name__ == "__main__":
