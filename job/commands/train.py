@@ -92,7 +92,7 @@ def _tell_results(plan: Plan) -> None:
         f"  log      {run_dir.events_file}",
         "next:",
         f"  aae-job evaluate {name}",
-        f"  aae-job sample {name} --random 100 --out samples.png",
+        f"  aae-slurm collect {name} results    with a page to look at",
     ]
     if status is not None and status.reason == "saturated":
         lines.append("  aae-job --stop-when-saturated false    with the same settings goes on to the total")
