@@ -319,7 +319,7 @@ def test_the_animation_shows_each_lattice_pixel_by_pixel(tmp_path: Path) -> None
             animation.seek(number)
             with Image.open(paths[step] if step != 8 else tmp_path / "last.png") as lattice:
                 assert np.array_equal(np.asarray(animation.convert("L")), np.asarray(lattice))
-    assert made.left_out == "1 lattices are left out (damaged), 1 lattices are left out (of another size than the last)"
+    assert made.left_out == "1 lattice is left out (damaged), 1 lattice is left out (of another size than the last)"
 
 
 @pytest.mark.parametrize(("steps", "most"), [([], 5), ([7], 5), (range(1, 1001), 100), (range(0, 10**6, 500), 25)])
@@ -335,9 +335,12 @@ def test_few_of_many_steps_are_even_in_the_logarithm(steps: list[int], most: int
         assert gaps[0] <= gaps[len(gaps) // 2] < gaps[-1]
 
 
-def test_an_animation_is_never_longer_than_somebody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "most"), [("MAX_FRAMES", 4), ("MAX_PIXELS", 4 * 28 * 28 + 1)])
+def test_an_animation_is_no_longer_than_somebody_looks_or_memory_lasts(
+    limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """How many are left out is told."""
-    monkeypatch.setattr(film, "MAX_FRAMES", 4)
+    monkeypatch.setattr(film, limit, most)
     for step in range(1, 11):
         write_lattice(tmp_path / f"{step}.png", step)
     made = make_film({step: tmp_path / f"{step}.png" for step in range(1, 11)})

@@ -111,6 +111,11 @@ def test_a_page_is_small_enough_to_mail(tmp_path: Path, monkeypatch: pytest.Monk
     shown = page.count('alt="Lattice at step')
     assert f"{shown} of 70 are shown" in page
     assert 'alt="Lattice at step 70"' in page
+    monkeypatch.setattr("slurm.login.report.run_page.MAX_PICTURES_BYTES", 10_000)
+    write_lattice(run_dir.lattice_file(71), 71, side=280)
+    page = _page(run_dir, tmp_path / "out")
+    assert "Each of the 71 is too large for this page" in page
+    assert len(page) < 300_000
 
 
 def test_the_policy_allows_the_one_script_and_style_of_the_page_and_nothing_else(tmp_path: Path) -> None:

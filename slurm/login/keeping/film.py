@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_FRAMES = 200  # of the animation: 20 s, and some 10 MB
+MAX_PIXELS = 128_000_000  # of all its frames, each of which is a byte of memory until they are written
 SHEET_SIDE = 5
 _FRAME_MS, _LAST_MS = 100, 2000
 _GAP, _LABEL = 8, 16  # pixels between the lattices of the sheet, and of the step below each
@@ -56,18 +57,21 @@ def _nearest(steps: list[int], aim: float) -> int:
 
 def make_film(paths: dict[int, Path]) -> Film:
     """The film of the lattices at these steps; raises OSError or ValueError if none can be drawn."""
-    chosen = evenly(list(paths), MAX_FRAMES)
-    opened = {step: picture for step in chosen if (picture := _open(paths[step])) is not None}
-    if not opened:
+    newest = next((found for step in sorted(paths, reverse=True) if (found := _open(paths[step])) is not None), None)
+    if newest is None:
         raise ValueError("no lattice can be drawn")
-    size = opened[max(opened)].size
+    size = newest.size
+    chosen = evenly(list(paths), min(MAX_FRAMES, max(2, MAX_PIXELS // (size[0] * size[1]))))
+    opened = {step: picture for step in chosen if (picture := _open(paths[step])) is not None}
     pictures = {step: picture for step, picture in opened.items() if picture.size == size}
     told = [
         (len(paths) - len(chosen), f"the others are {len(chosen)} evenly spaced in the logarithm of the step"),
         (len(chosen) - len(opened), "damaged"),
         (len(opened) - len(pictures), "of another size than the last"),
     ]
-    left_out = ", ".join(f"{count:,} lattices are left out ({why})" for count, why in told if count)
+    left_out = ", ".join(
+        f"{count:,} lattice{'s are' if count > 1 else ' is'} left out ({why})" for count, why in told if count
+    )
     return Film(_gif(list(pictures.values())), _sheet(pictures), left_out or None)
 
 

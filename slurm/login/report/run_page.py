@@ -166,10 +166,12 @@ def _frames(lattices: dict[int, Path], room: int) -> tuple[list[Frame], str | No
         return [], None
     sizes = {step: path.stat().st_size for step, path in lattices.items()}
     most = min(MAX_FRAMES, len(sizes))
-    while most > 1 and sum(sizes[step] for step in evenly(list(sizes), most)) > room:
+    while most and sum(sizes[step] for step in evenly(list(sizes), most)) > room:
         most -= 1
     chosen = evenly(list(sizes), most)
     frames = [Frame(step, data_uri(content)) for step in chosen if (content := _content(lattices[step])) is not None]
+    if not frames:
+        return [], f"Each of the {len(lattices):,} is too large for this page; all lie in lattices/."
     left_out = len(lattices) - len(frames)
     even = "evenly spaced in the logarithm of the step, and the last"
     return frames, f"{len(frames)} of {len(lattices):,} are shown, {even}; all lie in lattices/." if left_out else None
