@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from made_runs import LATTICES, line, make_run, step_line, write_lattice
+from made_runs import LATTICES, claim, line, make_run, step_line, write_lattice
 from PIL import Image
 
 from job.errors import UsageError
+from job.rundir import small_file
 from job.rundir.directory import RunDir
 from job.rundir.status import Status, write_status
 from slurm.login import collect
 from slurm.login.keeping import film, folder
+from slurm.login.keeping import run as keeping
 from slurm.login.keeping.film import MAX_FRAMES, evenly, make_film
 
 KEPT = {
@@ -84,6 +86,31 @@ def test_segments_say_why_each_ended_and_what_that_cost(run_dir: RunDir, out: Pa
     assert (first["cause"], first["steps_lost"], first["seconds_lost"], first["wait_s"]) == ("killed", "50", "5.0", "")
     assert (first["from_step"], first["last_step"], first["started"][14:19]) == ("0", "200", "00:00")
     assert (second["cause"], second["from_step"], second["wait_s"]) == ("finished", "150", "20.0")
+
+
+def test_a_segment_that_failed_says_of_what(run_dir: RunDir, out: Path) -> None:
+    """In the word of its record: the claim knows only that no restart helps."""
+    claim(run_dir, 2, from_step=150, cause="hopeless")
+    with run_dir.events_file.open("ab") as log:
+        log.write(line("failed", 300, 2, 62, reason="nonfinite_loss"))
+    _collect(run_dir, out)
+    assert _rows(out / "made" / "segments.csv")[-1]["cause"] == "nonfinite_loss"
+
+
+def test_a_folder_that_cannot_be_looked_into_costs_no_other(
+    run_dir: RunDir, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named, with exit code 1."""
+
+    def names_in(path: Path) -> list[str]:
+        if path == run_dir.lattices:
+            raise PermissionError(13, "Permission denied")
+        return small_file.names_in(path)
+
+    monkeypatch.setattr(keeping, "names_in", names_in)
+    assert _collect(run_dir, out) == 1
+    assert "lattices/ is left out: Permission denied" in capsys.readouterr().err
+    assert {"weights.safetensors", "report.html", "SHA256SUMS"} <= set(_files(out / "made"))
 
 
 def test_again_nothing_is_written_but_what_has_changed(

@@ -53,7 +53,7 @@ def collect_run(run_dir: RunDir, out: Path, queues: Queues) -> Collected:
     Links are followed within the run alone: what somebody has linked there from elsewhere is not the run's.
     """
     folder = Folder(out / run_dir.path.name, run_dir.path.name, run_dir.path, _begun_by(run_dir))
-    copies = _copies(run_dir)
+    copies = _copies(run_dir, folder.problems)
     if not exists(run_dir.path):
         raise UsageError(f"there is no {run_dir.path}")
     with folder.filling([*copies, *_FILM, *_TOLD]):
@@ -94,14 +94,25 @@ def _words(run_dir: RunDir, folder: Folder) -> str:
     return "\n".join(lines)
 
 
-def _copies(run_dir: RunDir) -> dict[str, str]:
-    """What is to be copied: names in OUT/<run>, and what they are copied from, relative to the run directory."""
+def _copies(run_dir: RunDir, problems: dict[str, str]) -> dict[str, str]:
+    """What is to be copied: names in OUT/<run>, and what they are copied from, relative to the run directory.
+
+    Folders that cannot be looked into are added to `problems`.
+    """
+
+    def names_of(folder: Path) -> list[str]:
+        try:
+            return names_in(folder)
+        except OSError as error:
+            problems[f"{folder.name}/"] = error.strerror or str(error)
+            return []
+
     found = {"settings.json": run_dir.relative(run_dir.settings_file)}
     found |= {"curves.png": run_dir.relative(run_dir.curves)} if exists(run_dir.curves) else {}
     for folder, kind in ((run_dir.lattices, "step-*.png"), (run_dir.evaluations, "step-*.json")):
-        names = [f"{folder.name}/{name}" for name in names_in(folder) if fnmatch(name, kind)]
+        names = [f"{folder.name}/{name}" for name in names_of(folder) if fnmatch(name, kind)]
         found |= {escaped(name): name for name in names}
-    final = [name for name in names_in(run_dir.final) if fnmatch(name, "[!.]*")]
+    final = [name for name in names_of(run_dir.final) if fnmatch(name, "[!.]*")]
     return found | {escaped(name): f"{run_dir.final.name}/{name}" for name in final if name not in _RESERVED}
 
 

@@ -37,6 +37,7 @@ class Segments:
 
     def __init__(self) -> None:
         self._found: dict[int, Stretch] = {}
+        self._failed: dict[int, str] = {}  # why, in a word more telling than the claim's
 
     def take(self, record: dict[str, Any]) -> None:
         """Take the next record."""
@@ -51,8 +52,10 @@ class Segments:
             if event == "resumed" and (before := self._found.get(number - 1)) is not None:
                 before.steps_lost, before.seconds_lost = record.get("steps_lost"), record.get("seconds_lost")
                 before.cause = before.cause or str(record.get("previous")).removeprefix("was ")
-        elif event in ("stopped", "failed"):
+        elif event == "stopped":
             one.cause = record.get("reason")
+        elif event == "failed":
+            self._failed[number] = str(record.get("reason"))
         elif event == "finished":
             one.cause = "finished"
 
@@ -69,6 +72,7 @@ class Segments:
                 one.job_id = claim.owner.job_id
                 one.cause = claim.cause or one.cause
                 one.from_step = claim.from_step if claim.from_step is not None else one.from_step
+            one.cause = self._failed.get(number, one.cause)
             if number < newest:
                 one.steps_lost, one.seconds_lost = one.steps_lost or 0, one.seconds_lost or 0.0
             elif goes_on:
