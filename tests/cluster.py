@@ -57,6 +57,7 @@ NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=64 Re
 NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=64 RealMemory=64000 Gres=gpu:fake:8 State=UNKNOWN
 PartitionName=low  Nodes=n[1-2] Default=YES PriorityTier=1  PreemptMode=REQUEUE GraceTime=0 MaxTime=UNLIMITED State=UP
 PartitionName=grace Nodes=n[1-2] PriorityTier=1  PreemptMode=REQUEUE GraceTime=20 MaxTime=UNLIMITED State=UP
+PartitionName=cancel Nodes=n[1-2] PriorityTier=1 PreemptMode=CANCEL GraceTime=0 MaxTime=UNLIMITED State=UP
 PartitionName=short Nodes=n[1-2] PriorityTier=1 MaxTime=5 State=UP
 PartitionName=high Nodes=n[1-2] PriorityTier=10 PreemptMode=OFF MaxTime=UNLIMITED State=UP
 """

@@ -119,10 +119,10 @@ def test_shares_of_a_gpu_are_offered_to_who_asks_for_a_whole_one() -> None:
         ({"PreemptParameters": "send_user_signal"}, {"grace_s": 60}, "ok", "(SIGUSR2)"),
         ({"SlurmctldParameters": "a,preempt_send_user_signal"}, {"grace_s": 60}, "ok", "(SIGUSR2)"),
         ({}, {"preempt_mode": "SUSPEND"}, "ok", "suspending"),
-        ({}, {"preempt_mode": "CANCEL"}, "warning", "`--requeue` does nothing here"),
+        ({}, {"preempt_mode": "CANCEL"}, "ok", "no grace time: a run saves, it has itself requeued"),
         ({}, {"preempt_mode": "CANCEL", "grace_s": 60}, "ok", "itself requeued"),
         ({"KillWait": "2 sec"}, {}, "warning", "too short for a save"),
-        ({"PreemptType": "preempt/qos"}, {"preempt_mode": "CANCEL"}, "warning", "by QOS"),
+        ({"PreemptType": "preempt/qos"}, {"preempt_mode": "CANCEL"}, "ok", "by QOS"),
     ],
 )
 def test_preemption_is_told_for_this_run(

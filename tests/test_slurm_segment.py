@@ -48,6 +48,8 @@ USR2, TERM = signal.SIGUSR2, signal.SIGTERM
         (TERM, {"JobState": "COMPLETING", "Reason": "TimeLimit", "Restarts": "1"}, ("time_limit", True)),
         (TERM, {"JobState": "COMPLETING", "Restarts": "2"}, ("requeue", False)),
         (TERM, {"JobState": "COMPLETING", "Restarts": "1", "Reason": "None"}, ("cancel", False)),
+        (TERM, {"JobState": "COMPLETING", "Restarts": "1", "PreemptTime": "2026-01-01T00:00:00"}, ("preemption", True)),
+        (TERM, {"JobState": "PREEMPTED", "Restarts": "1", "PreemptTime": "2026-01-01T00:00:00"}, ("preemption", True)),
     ],
 )
 def test_slurms_view_of_the_job_tells_what_a_signal_means(

@@ -191,11 +191,10 @@ def _preemption(site: Site, partition: Partition, allocation: Allocation) -> Lin
         return Line("preemption", "ok", "nothing is preempted on this cluster")
     if kind == "preempt/qos":
         text = (
-            f"by QOS (by default {mode}), whose own modes only accounting tells. REQUEUE or a grace time bring a run back; "
-            "after CANCEL without one it waits for your submit"
+            f"by QOS (by default {mode}), whose own modes only accounting tells: `sacctmgr show qos "
+            "format=name,preempt,preemptmode,gracetime`. By REQUEUE and by CANCEL a run saves, is requeued, and goes on"
         )
-        helps = "sacctmgr show qos format=name,preempt,preemptmode,gracetime"
-        return Line("preemption", "ok" if mode == "REQUEUE" else "warning", text, None if mode == "REQUEUE" else helps)
+        return Line("preemption", "ok", text)
     above = [one.name for one in site.partitions.values() if one.tier > partition.tier]
     if mode == "OFF" or not above:
         why = "is not preempted" if mode == "OFF" else "has no partition above it"
@@ -215,15 +214,8 @@ def _preempted(site: Site, partition: Partition, mode: str, above: str) -> Line:
             f"{by} with {room_s} s until SIGKILL: too short for a save, so each may cost up to AAE_CHECKPOINT_EVERY_S"
         )
         return Line("preemption", "warning", text, "AAE_CHECKPOINT_EVERY_S=20")
-    if mode == "REQUEUE" or partition.grace_s:
-        how = "Slurm requeues it" if mode == "REQUEUE" else "it has itself requeued, since Slurm would cancel it"
-        text = f"{by} with {grace}: a run saves, {how}, and goes on from the same step"
-        return Line("preemption", "ok", text)
-    text = (
-        f"{by} by CANCEL with no grace time: `--requeue` does nothing here. A run saves, ends as cancelled, and goes on with "
-        "your next submit"
-    )
-    return Line("preemption", "warning", text, "aae-slurm submit, again, after each; or another AAE_SLURM_PARTITION")
+    how = "Slurm requeues it" if mode == "REQUEUE" else "it has itself requeued, since Slurm would cancel it"
+    return Line("preemption", "ok", f"{by} with {grace}: a run saves, {how}, and goes on from the same step")
 
 
 def _requeue(site: Site) -> Line:
