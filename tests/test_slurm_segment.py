@@ -213,6 +213,7 @@ import os, signal, sys
 from job import output
 
 def leave(code, at_once=output.leave):
+    print("leaving")
     os.kill(os.getpid(), signal.SIGUSR2)
     at_once(code)
 
@@ -230,6 +231,7 @@ def _run_signalled_on_the_way_out(job: Job, call: str) -> None:
         [sys.executable, "-P", "-c", program], env=environment, check=False, capture_output=True, text=True
     )
     assert ended.returncode == 0, f"{call}: {ended.stdout}{ended.stderr}"
+    assert ended.stdout.endswith("leaving\n"), "it did not end at once"
     assert job.status()["state"] == "finished"
 
 
