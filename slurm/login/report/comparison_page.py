@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,6 +12,7 @@ from markupsafe import Markup
 
 from job.errors import AaeError
 from job.log.course import Course, read_course
+from job.rundir.directory import RunDir
 from job.rundir.status import now
 from slurm.login.compare import columns_of, sentences, write_csv
 from slurm.login.comparison import Comparison, compare
@@ -72,8 +72,10 @@ def write_comparison(collected: Sequence[Collected], out: Path) -> tuple[str, li
         comparison = compare(facts)
         text = io.StringIO()
         write_csv(comparison, comparison.rows, text)
-        _replace(page, _page(comparison, facts, courses, collected, made_from if not problems else "incomplete"))
-        _replace(table, text.getvalue().encode(errors="backslashreplace"))
+        RunDir(out).replace(
+            page, _page(comparison, facts, courses, collected, made_from if not problems else "incomplete")
+        )
+        RunDir(out).replace(table, text.getvalue().encode(errors="backslashreplace"))
     except (OSError, AaeError, *UNFIT) as error:
         return "", [*problems, f"{page.name} cannot be made: {error}"]
     return f"comparison: written\n  report   {page}\n", problems
@@ -88,15 +90,6 @@ def _made_from(page: Path) -> str | None:
         return None
     found = re.search(re.escape(_MARK) + r"(\w+)\"", head)
     return found[1] if found else None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.collecting")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _page(
