@@ -39,8 +39,8 @@ def run(arguments: list[str]) -> int:
     folder = options.tensorboard / run_dir.path.name
     if exists(folder) and not is_folder(folder):
         raise UsageError(f"--tensorboard {options.tensorboard}: {folder} is a file; give another folder")
-    if (run := run_around(folder)) is not None:
-        raise UsageError(f"--tensorboard {options.tensorboard} would write into the run {run}; give another folder")
+    if (around := run_around(folder)) is not None:
+        raise UsageError(f"--tensorboard {options.tensorboard} would write into the run {around}; give another folder")
     told = export(run_dir, folder)
     print(f"{told}: {folder}\nlook at it:\n  tensorboard --logdir {shlex.quote(str(options.tensorboard))}")
     return 0
@@ -52,9 +52,8 @@ def export(run_dir: RunDir, folder: Path) -> str:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
-    except (
-        Exception
-    ) as error:  # beside a protobuf or numpy that it was not made for it raises TypeError, AttributeError
+    except Exception as error:
+        # Beside a protobuf or numpy that it was not made for it raises TypeError, AttributeError.
         why = str(error).partition("\n")[0]
         raise AaeError(
             f"export --tensorboard needs the package tensorboard ({why}): pip install --upgrade tensorboard"
