@@ -122,6 +122,7 @@ def test_shares_of_a_gpu_are_offered_to_who_asks_for_a_whole_one() -> None:
         ({}, {"preempt_mode": "CANCEL"}, "ok", "no grace time: a run saves, it has itself requeued"),
         ({}, {"preempt_mode": "CANCEL", "grace_s": 60}, "ok", "itself requeued"),
         ({"KillWait": "2 sec"}, {}, "warning", "too short for a save"),
+        ({"KillWait": "2 sec"}, {"preempt_mode": "CANCEL"}, "warning", "waits for your next submit"),
         ({"PreemptType": "preempt/qos"}, {"preempt_mode": "CANCEL"}, "ok", "by QOS"),
     ],
 )

@@ -213,6 +213,8 @@ def _preempted(site: Site, partition: Partition, mode: str, above: str) -> Line:
         text = (
             f"{by} with {room_s} s until SIGKILL: too short for a save, so each may cost up to AAE_CHECKPOINT_EVERY_S"
         )
+        if mode != "REQUEUE":
+            text += ", and Slurm cancels what it kills: the run then waits for your next submit"
         return Line("preemption", "warning", text, "AAE_CHECKPOINT_EVERY_S=20")
     how = "Slurm requeues it" if mode == "REQUEUE" else "it has itself requeued, since Slurm would cancel it"
     return Line("preemption", "ok", f"{by} with {grace}: a run saves, {how}, and goes on from the same step")
