@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -233,6 +234,14 @@ class SlurmJob(Job):
     def lost(self) -> list[int]:
         """Steps lost at each resume."""
         return [record["steps_lost"] for record in self.events("resumed")]
+
+
+@contextlib.contextmanager
+def resting_together(jobs: Sequence[Job], step: int, *, until_signalled: bool = False) -> Iterator[list[int]]:
+    """`Job.resting_at` of several at once, so that none comes to its end while another one is waited for."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(jobs)) as waiting:
+        rests = [job.resting_at(step, until_signalled=until_signalled) for job in jobs]
+        yield list(waiting.map(stack.enter_context, rests))
 
 
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, settings: dict[str, str]) -> Traces:

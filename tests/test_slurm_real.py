@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 from cluster import Cluster
-from jobs import LOGGED, ON_SLURM, Job, SlurmJob, as_nobody, small_settings
+from jobs import LOGGED, ON_SLURM, Job, SlurmJob, as_nobody, resting_together, small_settings
 
 from job.proofs.exactness import Traces
 from job.rundir.claim import read_segment
@@ -342,11 +342,10 @@ def _wait_until(met: Callable[[], bool], timeout_s: float = 200) -> None:
 def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster: Cluster) -> None:
     """The element whose number is the array's is requeued alone: a sibling that was cancelled stays so, another trains on."""
     array, runs = _submit_array(tmp_path, cluster, "1-3", max_steps=400)
-    element = _bearer(cluster, array)
-    cancelled, sibling = {1, 2, 3} - {element}
-    with runs[element - 1].resting_at(20):
-        with runs[cancelled - 1].resting_at(20, until_signalled=True):
-            cluster.ask("scancel", f"{array}_{cancelled}")
+    with resting_together(runs, 20):
+        element = _bearer(cluster, array)
+        cancelled, sibling = {1, 2, 3} - {element}
+        cluster.ask("scancel", f"{array}_{cancelled}")
         _wait_until(lambda: runs[cancelled - 1].status()["state"] == "cancelled")
         cluster.ask("scancel", "--signal=USR2", f"{array}_{element}")
     _wait_until(lambda: {runs[n - 1].status()["state"] for n in (element, sibling)} == {"finished"})

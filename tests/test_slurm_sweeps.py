@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 from cluster import Cluster, running_cluster
-from jobs import INTERVAL, LOGGED, ON_SLURM, Job, SlurmJob, small_settings
+from jobs import INTERVAL, LOGGED, ON_SLURM, Job, SlurmJob, resting_together, small_settings
 
 from job.rundir.directory import RunDir
 from job.rundir.status import read_status
@@ -118,20 +118,18 @@ def test_each_element_ends_and_comes_back_on_its_own(sweep: SweepOnCluster, clus
     (array,) = sweep.content.arrays
     sent = cluster.ask("scontrol", "write", "batch_script", str(array.job_id), "-")
     assert dry[dry.index("#!/bin/bash") :].strip().startswith(sent)
-    with sweep.run(0).resting_at(LOGGED, until_signalled=True):
+    with resting_together([sweep.run(0), sweep.run(1)], LOGGED, until_signalled=True):
         cluster.ask("sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
-    with sweep.run(2).resting_at(INTERVAL + LOGGED) as process:
-        os.kill(process, signal.SIGKILL)
-    cancelled = sweep.run(3)
-    with cancelled.resting_at(LOGGED, until_signalled=True):
+    cancelled, bearer = sweep.run(3), sweep.run(4)
+    with resting_together([sweep.run(2), cancelled], INTERVAL + LOGGED) as (killed, _):
+        os.kill(killed, signal.SIGKILL)
         cancelling = cancelled.start("cancel", "small--seed=3", module="slurm")
-    assert cancelled.wait(cancelling) == 0, cancelled.output
-    bearer = sweep.run(4)
-    with bearer.resting_at(LOGGED, until_signalled=True):
-        assert cluster.ask("squeue", "-h", "-j", f"{array.job_id}_4", "-o", "%A") == array.job_id
-        cluster.ask("scancel", "--signal=USR2", f"{array.job_id}_4")
+        with bearer.resting_at(LOGGED, until_signalled=True):
+            assert cancelled.wait(cancelling) == 0, cancelled.output
+            assert cluster.ask("squeue", "-h", "-j", f"{array.job_id}_4", "-o", "%A") == array.job_id
+            cluster.ask("scancel", "--signal=USR2", f"{array.job_id}_4")
     sweep.wait_for("cancelled", *4 * ["finished"])
-    assert sweep.run(0).reasons() == ["requeue"]
+    assert [sweep.run(seed).reasons() for seed in (0, 1)] == 2 * [["requeue"]]
     assert [record["previous"] for record in sweep.run(2).events("resumed")] == ["was killed"]
     assert (cancelled.reasons(), bearer.reasons()) == (["cancel"], ["time_limit"])
     assert {sweep.run(seed).status()["job_id"] for seed in range(5)} == {f"{array.job_id}_{task}" for task in range(5)}
