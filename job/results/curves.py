@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gc
 import io
 import math
 import os
@@ -16,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from job.log.course import Course, read_course
 from job.log.series import Series
+from job.output import leave
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
 
@@ -227,7 +229,10 @@ def main() -> None:
         os.nice(19)
     with contextlib.suppress(OSError):  # where memory ends, it is this process that goes, not the one that trains
         Path("/proc/self/oom_score_adj").write_text("1000")
+    gc.disable()  # one picture, and this process is gone: looking for garbage would be a tenth of it
     sys.stdout.buffer.write(draw_curves(RunDir(Path(sys.argv[1]))))
+    sys.stdout.buffer.flush()
+    leave(0)
 
 
 if __name__ == "__main__":

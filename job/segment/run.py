@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from job.data.datasets import check_dataset, check_files
 from job.errors import EXIT_FINISHED, EXIT_RESUMABLE, GraphError, HangError, TakenOverError, UsageError
 from job.log.writer import EventLog
-from job.machine import source_digest
+from job.machine import source_digest, uncollected
 from job.output import lost as lost_output
 from job.rundir.claim import Cause, Segment, StopReason
 from job.rundir.lease import Lease
@@ -39,8 +39,8 @@ class Run:
     """A claimed run as a context manager; `load`, then `train` as often as needed, then `finish` or `leave`.
 
     Entering raises TakenOverError if another process writes the run, UsageError if a new one cannot be begun there,
-    StorageError if the disk does not answer. An
-    exception that leaves the block is put on record, except TakenOverError: then another process owns the directory.
+    StorageError if the disk does not answer. An exception that leaves the block is put on record, except TakenOverError: then
+    another process owns the directory.
     `allowance` is how many segments in a row may come to nothing before the run is no more started again by itself, None
     where nothing does; `restarts` tells after an exception whether it is to be started again, None if that could not even be put
     on record, `exit_code` what to exit with.
@@ -118,11 +118,12 @@ class Run:
 
         Raises HopelessError if there is no GPU where one was given, or no checkpoint can be read where there was one.
         """
-        # What the end needs is loaded now too: the installation may be replaced while this process trains.
-        import job.training.final  # noqa: F401
-        from job.checkpoints.checkpoint import load_newest
-        from job.training.device import device_name, hardware, prepare_torch
-        from job.training.trainer import Trainer
+        with uncollected():
+            # What the end needs is loaded now too: the installation may be replaced while this process trains.
+            import job.training.final  # noqa: F401
+            from job.checkpoints.checkpoint import load_newest
+            from job.training.device import device_name, hardware, prepare_torch
+            from job.training.trainer import Trainer
 
         lease = self._lease
         digest = source_digest()  # of what this process begins with
