@@ -284,7 +284,7 @@ def test_a_run_that_finishes_while_it_is_preempted_is_not_trained_twice(job: Slu
 
 def test_a_job_that_outgrows_its_memory_is_told_so(tmp_path: Path, memory_cluster: Cluster) -> None:
     """The kernel kills it at a real limit: recognised, tried once more, then a verdict; with more memory it goes on."""
-    job = SlurmJob(tmp_path, memory_cluster, hidden_dim=6000, max_steps=1)
+    job = SlurmJob(tmp_path, memory_cluster, hidden_dim=3500, max_steps=1)
     job_id = job.submit(slurm_mem="900M")
     assert memory_cluster.wait_for_state(job_id, "FAILED", "COMPLETED", timeout_s=200) == "FAILED"
     assert [record["reason"] for record in job.events("failed")] == ["out_of_memory"] * 2, job.job_log()
@@ -301,17 +301,17 @@ def test_a_job_that_outgrows_its_memory_is_told_so(tmp_path: Path, memory_cluste
 
 def test_a_job_that_outgrows_its_memory_is_given_more(memory_cluster: Cluster) -> None:
     """By an ordinary user's own job: half more, up to AAE_SLURM_MAX_MEM, which the next submit keeps."""
-    with as_nobody(memory_cluster, hidden_dim=6000, max_steps=1) as (job, submit):
-        more = {"AAE_SLURM_MEM": "4G", "AAE_SLURM_MAX_MEM": "6G"}
+    with as_nobody(memory_cluster, hidden_dim=3500, max_steps=1) as (job, submit):
+        more = {"AAE_SLURM_MEM": "1700M", "AAE_SLURM_MAX_MEM": "4G"}
         job_id = submit(more)
         job.wait_until_finished(job_id)
         given = [s.owner.mem_mb for number in range(1, 9) if (s := read_segment(job.run_dir, number)) is not None]
-        assert given[0] == 4096
-        assert given[1:] == [int(4096 * 1.5**n) for n in range(1, len(given))]
+        assert given[0] == 1700
+        assert given[1:] == [int(1700 * 1.5**n) for n in range(1, len(given))]
         assert len(given) > 1
         assert [record["reason"] for record in job.events("warning")] == ["more_memory"] * (len(given) - 1)
-        assert f"with {given[1]:,} MiB of memory instead of 4,096" in job.job_log()
-        assert job.slurm("submit", "--dry-run", slurm_max_mem="6G", max_steps=2) == 0
+        assert f"with {given[1]:,} MiB of memory instead of 1,700" in job.job_log()
+        assert job.slurm("submit", "--dry-run", slurm_mem="1700M", slurm_max_mem="4G", max_steps=2) == 0
         assert f"--mem={given[-1]}M" in job.output
 
 

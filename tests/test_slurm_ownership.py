@@ -41,21 +41,20 @@ def test_a_job_that_only_bears_the_number_is_left_alone(job: SlurmJob) -> None:
 def test_a_copy_is_a_run_of_its_own_and_a_link_is_not(job: SlurmJob) -> None:
     """Cancelling a copy leaves the original's job; submitting through a link finds the job that is there."""
     job_id = job.submit(max_steps=10**6)
-    job.wait_until_step(20)
-    runs_dir = job.run_dir.path.parent
-    link = runs_dir.parent / "link"
-    link.symlink_to(runs_dir)
-    assert job.submit(max_steps=10**6, runs_dir=link) == job_id
-    assert "it has already" in job.output
-    shutil.copytree(job.run_dir.path, runs_dir / "copy")
-    assert job.slurm("status", "copy") == 1
-    assert "lost" in job.output
-    copy = Job(runs_dir, {k: v for k, v in job.environment.items() if k.startswith("AAE_")}, "copy")
-    assert copy.run(run_name="copy", max_steps=copy.status()["step"] + 300) == 0, copy.output
-    assert "waiting up to" not in copy.output
-    assert job.slurm("cancel", "copy") == 0
-    assert job.cluster.state(job_id) == "RUNNING"
     with job.resting_at(20, until_signalled=True):
+        runs_dir = job.run_dir.path.parent
+        link = runs_dir.parent / "link"
+        link.symlink_to(runs_dir)
+        assert job.submit(max_steps=10**6, runs_dir=link) == job_id
+        assert "it has already" in job.output
+        shutil.copytree(job.run_dir.path, runs_dir / "copy")
+        assert job.slurm("status", "copy") == 1
+        assert "lost" in job.output
+        copy = Job(runs_dir, {k: v for k, v in job.environment.items() if k.startswith("AAE_")}, "copy")
+        assert copy.run(run_name="copy", max_steps=copy.status()["step"] + 300) == 0, copy.output
+        assert "waiting up to" not in copy.output
+        assert job.slurm("cancel", "copy") == 0
+        assert job.cluster.state(job_id) == "RUNNING"
         cancelling = job.start("cancel", str(link / "small"), module="slurm")
     assert job.wait(cancelling) == 0, job.output
     assert job.cluster.state(job_id) == "CANCELLED"

@@ -214,7 +214,7 @@ def test_a_time_limit_without_a_signal_before_it_loses_nothing(
     sbatch = tmp_path / "bin" / "sbatch"  # a site's own, which takes the signal away
     sbatch.parent.mkdir()
     sbatch.write_text(
-        f'#!/bin/sh\nsed -i "s/^#SBATCH --signal=.*/#SBATCH --signal=CONT@1/" "$1"\n{shutil.which("sbatch")} "$1"\n'
+        f'#!/bin/sh\nsed -i "s/^#SBATCH --signal=.*/#SBATCH --signal=URG@1/" "$1"\n{shutil.which("sbatch")} "$1"\n'
     )
     sbatch.chmod(0o755)
     job.environment["PATH"] = f"{sbatch.parent}:{job.environment['PATH']}"
@@ -363,19 +363,17 @@ def test_cancel_of_an_element_leaves_its_siblings_alone(tmp_path: Path, cluster:
     """Running, or requeued and waiting for its turn behind `%`: that element ends, and no other."""
     array, runs = _submit_array(tmp_path, cluster, "1-3%2", max_steps=10**6)
     try:
-        runs[0].wait_until_step(20)
-        runs[1].wait_until_step(20)
-        cluster.ask("scontrol", "requeue", f"{array}_1")
-        runs[2].wait_until_step(20)
-        assert cluster.state(f"{array}_1") == "PENDING"
-        assert _bearer(cluster, array, of=2) == 3
-        assert runs[0].slurm("cancel", "seed1") == 0, runs[0].output
-        assert cluster.state(f"{array}_1") == "CANCELLED"
-        with runs[2].resting_at(20, until_signalled=True):
-            cancelling = runs[2].start("cancel", "seed3", module="slurm")
-        assert runs[2].wait(cancelling) == 0, runs[2].output
-        assert [run.status()["state"] for run in runs] == ["cancelled", "running", "cancelled"]
-        assert cluster.state(f"{array}_2") == "RUNNING"
+        with resting_together(runs[:2], 20):
+            cluster.ask("scontrol", "requeue", f"{array}_1")
+            with runs[2].resting_at(20, until_signalled=True):
+                assert cluster.state(f"{array}_1") == "PENDING"
+                assert _bearer(cluster, array, of=2) == 3
+                assert runs[0].slurm("cancel", "seed1") == 0, runs[0].output
+                assert cluster.state(f"{array}_1") == "CANCELLED"
+                cancelling = runs[2].start("cancel", "seed3", module="slurm")
+            assert runs[2].wait(cancelling) == 0, runs[2].output
+            assert [run.status()["state"] for run in runs] == ["cancelled", "running", "cancelled"]
+            assert cluster.state(f"{array}_2") == "RUNNING"
     finally:
         cluster.clear()
 

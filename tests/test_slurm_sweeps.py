@@ -153,19 +153,19 @@ def test_no_run_gets_a_second_job(endless: SweepOnCluster, cluster: Cluster) -> 
     said = [shell.communicate()[0] for shell in shells]
     assert sum("3  submitted as array" in words for words in said) == 1, said
     assert sum("3  queued or running already" in words for words in said) == 1, said
-    running = endless.run(0)
-    running.wait_until_step(LOGGED)
-    jobs = endless.jobs()
-    assert len(jobs) == 3
-    alone = endless.run(2)
-    assert alone.slurm("submit", run_name="small--seed=2") == 0, alone.output
-    assert f"it has already    job {endless.content.arrays[0].job_id}_2 (PENDING)" in alone.output
-    # What waits follows another throttle, and what is added waits for what runs, since the two together are one sweep.
-    assert "at most 2 at once" in endless.submit("0..3", "--parallel", "2")
-    assert "ArrayTaskThrottle=2" in cluster.ask("scontrol", "show", "job", f"{endless.content.arrays[0].job_id}_2")
-    endless.run(1).wait_until_step(LOGGED)
-    assert endless.run(3).shown()["state"] == "submitted"
-    assert endless.base.slurm("cancel", "small") == 0, endless.base.output
+    with endless.run(0).resting_at(LOGGED):
+        jobs = endless.jobs()
+        assert len(jobs) == 3
+        alone = endless.run(2)
+        assert alone.slurm("submit", run_name="small--seed=2") == 0, alone.output
+        assert f"it has already    job {endless.content.arrays[0].job_id}_2 (PENDING)" in alone.output
+        # What waits follows another throttle, and what is added waits for what runs, since the two together are one sweep.
+        assert "at most 2 at once" in endless.submit("0..3", "--parallel", "2")
+        waiting = f"{endless.content.arrays[0].job_id}_2"
+        assert "ArrayTaskThrottle=2" in cluster.ask("scontrol", "show", "job", waiting)
+        with endless.run(1).resting_at(LOGGED):
+            assert endless.run(3).shown()["state"] == "submitted"
+            assert endless.base.slurm("cancel", "small") == 0, endless.base.output
     assert endless.jobs() == []
     assert set(endless.states().values()) == {"cancelled"}
 
