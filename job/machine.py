@@ -1,13 +1,11 @@
 """What this process may use and has used, and the versions it runs on; loads none of them."""
 
-import contextlib
-import gc
 import hashlib
 import math
 import os
 import platform
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -85,17 +83,3 @@ def cpu_model() -> str:
         line.partition(":")[2] for line in _text(Path("/proc/cpuinfo")).splitlines() if line.startswith("model name")
     )
     return next(names, platform.machine()).strip()
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Load something large without looking for garbage: torch makes a million objects, and that would be a tenth of its time.
-
-    What is there at the end is not looked through later either.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

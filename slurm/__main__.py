@@ -3,9 +3,12 @@
 import sys
 from typing import NoReturn
 
-from job.commandline import run_command
-from job.output import leave
-from slurm.login import COMMANDS, HELP
+from job.loading import interruptible
+
+with interruptible():
+    from job.commandline import run_command
+    from job.output import leave
+    from slurm.login import COMMANDS, HELP
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 WINGS: dict[str, set[str]] = {
     "aae": {"torch"},
     "job.errors": set(),
+    "job.loading": set(),
     "job.output": set(),
     "job.machine": set(),
     "job.rundir": set(),

@@ -322,7 +322,7 @@ def test_damage_of_the_log_is_told_every_time(run_dir: RunDir, out: Path, capsys
         assert collect.run([str(bad.path), str(odd.path), str(run_dir.path), str(out)]) == 1
         told = capsys.readouterr().err
         assert f"bad cannot be kept whole in {out}" in told
-        assert "odd: report.html is left out: it cannot be made of what is there (TypeError" in told
+        assert "odd: report.html is left out: it cannot be made of what is there (TypeError in " in told
         assert "a line of" in told
     assert (out / "odd" / "SHA256SUMS").is_file()
     assert (out / "made" / "report.html").is_file()

@@ -172,3 +172,22 @@ def test_foreign_text_is_escaped_as_in_json() -> None:
     assert escaped("a\tb\nä 数 😀") == "a\tb\nä 数 😀"
     assert escaped("\x1b]0;x\x07\x9b2J\u202eabc\r\x7f") == r"\u001b]0;x\u0007\u009b2J\u202eabc\u000d\u007f"
     assert escaped("\U000e0041") == r"\udb40\udc41"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("package", ["job", "slurm"])
+def test_ctrl_c_while_a_command_is_loaded_shows_no_traceback(package: str, tmp_path: Path) -> None:
+    """There is nothing to be ended in order yet."""
+    (tmp_path / "pydantic.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", package, "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == ""
+    assert process.returncode == -signal.SIGINT

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from job.data.datasets import check_dataset, check_files
 from job.errors import EXIT_FINISHED, EXIT_RESUMABLE, GraphError, HangError, TakenOverError, UsageError
+from job.loading import uncollected
 from job.log.writer import EventLog
-from job.machine import source_digest, uncollected
+from job.machine import source_digest
 from job.output import lost as lost_output
 from job.rundir.claim import Cause, Segment, StopReason
 from job.rundir.lease import Lease
@@ -128,8 +129,7 @@ class Run:
         lease = self._lease
         digest = source_digest()  # of what this process begins with
         if lease.claim.number == 1 and not self._plan.is_new:
-            dataset, data_dir = self.settings.dataset, self.settings.data_dir
-            self._patiently(lambda: check_files(dataset, data_dir, every_byte=True))
+            self._patiently(lambda: check_files(self.settings.dataset, self.settings.data_dir, every_byte=True))
         no_graph = os.environ.get(NO_GRAPH)
         device, warnings = prepare_torch(self.settings, no_graph)
         lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"device": device_name(device)})

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,13 @@ MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 # What making a file raises of records that do not mean what they should, say those of another version.
 UNFIT = (ArithmeticError, LookupError, TypeError, ValueError)
 _MTIME_S = 2.0  # by so much a filesystem may round a file's time
+
+
+def unfit(error: Exception) -> str:
+    """What to tell of one of UNFIT: where it was met too, since the fault may be this project's own."""
+    met = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(met.filename).name}, line {met.lineno}"
+    return f"it cannot be made of what is there ({type(error).__name__} in {where}: {error})"
 
 
 class Manifest(BaseModel):
@@ -195,7 +203,7 @@ class Folder:
         except OSError as error:
             self.problems[name] = error.strerror or str(error)
         except UNFIT as error:
-            self.problems[name] = f"it cannot be made of what is there ({type(error).__name__}: {error})"
+            self.problems[name] = unfit(error)
 
     def _leave(self, name: str, digest: str, made_from: Any) -> None:
         self._now.files[name], self._now.made_from[name] = digest, made_from

@@ -17,7 +17,7 @@ from job.rundir.status import now
 from slurm.login.compare import columns_of, sentences, write_csv
 from slurm.login.comparison import Comparison, compare
 from slurm.login.facts import Facts, read_facts
-from slurm.login.keeping.folder import UNFIT
+from slurm.login.keeping.folder import UNFIT, unfit
 from slurm.login.keeping.run import Collected, lattices_in
 from slurm.login.report.charts import FLOOR, MAX_BUCKETS
 from slurm.login.report.page import data_uri, made_by, render
@@ -76,7 +76,9 @@ def write_comparison(collected: Sequence[Collected], out: Path) -> tuple[str, li
             page, _page(comparison, facts, courses, collected, made_from if not problems else "incomplete")
         )
         RunDir(out).replace(table, text.getvalue().encode(errors="backslashreplace"))
-    except (OSError, AaeError, *UNFIT) as error:
+    except UNFIT as error:
+        return "", [*problems, f"{page.name}: {unfit(error)}"]
+    except (OSError, AaeError) as error:
         return "", [*problems, f"{page.name} cannot be made: {error}"]
     return f"comparison: written\n  report   {page}\n", problems
 
