@@ -10,9 +10,12 @@ import os
 import re
 import select
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
+SLOW_S = 3.0
 _STALL_S = 1.0  # how long a reader that does not read may hold a run up, once; `Ctrl-S`, a suspended `tee`
 _CHUNK = 4096  # what poll(2) promises that a pipe takes at once
 _UNUSUAL = re.compile(r"[^\n\t -~]")
@@ -157,6 +160,18 @@ def leave(code: int) -> NoReturn:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
     os._exit(code)
+
+
+@contextlib.contextmanager
+def told_if_slow(words: str) -> Iterator[None]:
+    """Say on stderr what goes on if it takes a while, so that nobody takes the process for one that hangs."""
+    timer = threading.Timer(SLOW_S, lambda: print(words, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def size(num_bytes: float) -> str:

@@ -10,12 +10,14 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
 from jobs import Job
 
-from job.output import escaped
+from job import output
+from job.output import escaped, told_if_slow
 from job.proofs.exactness import Traces
 
 COMMAND = f"{shlex.quote(sys.executable)} -P -m job"
@@ -191,3 +193,13 @@ def test_ctrl_c_while_a_command_is_loaded_shows_no_traceback(package: str, tmp_p
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == ""
     assert process.returncode == -signal.SIGINT
+
+
+def test_what_takes_a_while_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """And what does not, does not."""
+    with told_if_slow("soon done"):
+        pass
+    monkeypatch.setattr(output, "SLOW_S", 0.01)
+    with told_if_slow("still at it"):
+        time.sleep(0.5)
+    assert capsys.readouterr() == ("", "still at it\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from job.commandline import Parser, path
 from job.errors import AaeError, UsageError
+from job.output import told_if_slow
 from job.rundir.directory import RunDir
 from job.rundir.find import find_runs, run_around
 from job.rundir.small_file import is_folder
@@ -36,7 +37,8 @@ def run(arguments: list[str]) -> int:
     queues = Queues(SQUEUE_TIMEOUT_S)
     for run_dir in run_dirs.values():
         try:
-            one = collect_run(run_dir, options.out, queues)
+            with told_if_slow(f"{run_dir.path.name}: reading its log and its lattices"):
+                one = collect_run(run_dir, options.out, queues)
         except (OSError, AaeError) as error:
             problems.append(f"{run_dir.path.name} cannot be kept whole in {options.out}: {error}")
             print(f"aae-slurm: {problems[-1]}", file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import Any
 from job.commandline import Parser, add_run, path
 from job.errors import AaeError, UsageError
 from job.log.reader import Damage, end_of_lines, merged_lines
+from job.output import size, told_if_slow
 from job.rundir.directory import RunDir
 from job.rundir.find import run_around
 from job.rundir.small_file import exists, is_folder, names_in
@@ -41,7 +42,8 @@ def run(arguments: list[str]) -> int:
         raise UsageError(f"--tensorboard {options.tensorboard}: {folder} is a file; give another folder")
     if (around := run_around(folder)) is not None:
         raise UsageError(f"--tensorboard {options.tensorboard} would write into the run {around}; give another folder")
-    told = export(run_dir, folder)
+    with told_if_slow(f"{run_dir.path.name}: reading its log of {size(end_of_lines(run_dir.events_file))}"):
+        told = export(run_dir, folder)
     print(f"{told}: {folder}\nlook at it:\n  tensorboard --logdir {shlex.quote(str(options.tensorboard))}")
     return 0
 
