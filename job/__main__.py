@@ -1,11 +1,12 @@
 """`aae-job`: trains here and now, from the settings of the environment; the same command starts and resumes."""
 
 import sys
-from typing import NoReturn
 
 from job.loading import interruptible
 
 with interruptible():
+    from typing import NoReturn
+
     from job.commandline import run_command
     from job.commands import COMMANDS, TRAIN
     from job.output import leave

@@ -1,7 +1,6 @@
 """How what a process needs is loaded: nothing but Python itself is there yet."""
 
 import contextlib
-import gc
 import signal
 from collections.abc import Iterator
 
@@ -17,17 +16,3 @@ def interruptible() -> Iterator[None]:
     finally:
         if before is signal.default_int_handler:
             signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Nobody looks for garbage: torch makes a million objects, and it would be a tenth of the time that loading them takes.
-
-    What is there at the end is not looked through later either.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

@@ -1,11 +1,12 @@
 """`aae-slurm`: from the login node. Submits runs, tells how they are, reads their logs, collects what they made."""
 
 import sys
-from typing import NoReturn
 
 from job.loading import interruptible
 
 with interruptible():
+    from typing import NoReturn
+
     from job.commandline import run_command
     from job.output import leave
     from slurm.login import COMMANDS, HELP

@@ -88,6 +88,20 @@ def test_segments_say_why_each_ended_and_what_that_cost(run_dir: RunDir, out: Pa
     assert (second["cause"], second["from_step"], second["wait_s"]) == ("finished", "150", "20.0")
 
 
+def test_steps_are_those_of_the_segment_that_did_them(run_dir: RunDir, out: Path) -> None:
+    """Where the one between died before its first record, too."""
+    claim(run_dir, 4, from_step=250)
+    with run_dir.events_file.open("ab") as log:
+        log.write(
+            line("resumed", 250, 4, 90, from_step=250, previous="was killed", steps_lost=50, seconds_lost=7.0, host="n")
+        )
+    _collect(run_dir, out)
+    _, second, third, fourth = _rows(out / "made" / "segments.csv")
+    assert (second["segment"], second["steps_lost"], second["seconds_lost"]) == ("2", "50", "7.0")
+    assert (third["cause"], third["steps_lost"]) == ("killed", "0")
+    assert fourth["from_step"] == "250"
+
+
 def test_a_segment_that_failed_says_of_what(run_dir: RunDir, out: Path) -> None:
     """In the word of its record: the claim knows only that no restart helps."""
     claim(run_dir, 2, from_step=150, cause="hopeless")

@@ -63,6 +63,7 @@ def test_again_it_takes_the_place_of_what_it_wrote(
     folder = tmp_path / "boards" / "made"
     folder.mkdir(parents=True)
     (folder / "events.out.tfevents.1700000000.host").write_bytes(b"mine")
+    (folder / ".events.out.tfevents.000000000700.aae.0a1b2c3d.tmp").write_bytes(b"of an export that was killed")
     found = []
     for _ in range(3):
         assert _export(run_dir, Path("~/boards")) == 0

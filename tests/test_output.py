@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from jobs import Job
+from made_runs import make_run
 
 from job import output
 from job.output import escaped, told_if_slow
@@ -177,13 +178,24 @@ def test_foreign_text_is_escaped_as_in_json() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("package", ["job", "slurm"])
-def test_ctrl_c_while_a_command_is_loaded_shows_no_traceback(package: str, tmp_path: Path) -> None:
-    """There is nothing to be ended in order yet."""
-    (tmp_path / "pydantic.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+@pytest.mark.parametrize(
+    ("command", "loads"),
+    [
+        ("job --help", "pydantic"),
+        ("slurm --help", "pydantic"),
+        ("job evaluate made", "torch"),
+        ("job sample made --out x.png", "torch"),
+        ("job encode made --out x.npz", "torch"),
+    ],
+)
+def test_ctrl_c_while_a_command_is_loaded_shows_no_traceback(command: str, loads: str, tmp_path: Path) -> None:
+    """There is nothing to be ended in order yet; and what torch's own code would make of an exception is anybody's guess."""
+    (tmp_path / f"{loads}.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    make_run(tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", package, "--help"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        [sys.executable, "-P", "-m", *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "AAE_RUNS_DIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

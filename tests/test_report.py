@@ -65,6 +65,16 @@ def test_a_page_says_how_its_run_stands(
     assert status.get("verdict", "") in head
 
 
+def test_numbers_say_of_which_step_they_are(tmp_path: Path) -> None:
+    """That of the evaluation, though the run has ended later; the newest that the log or status.json tells."""
+    newest = {"step": 350, "discriminator_loss": 1.234, "d_accuracy": 0.51}
+    status = {"state": "finished", "step": 390, "evaluation": newest}
+    page = _page(make_run(tmp_path / "runs", status=status), tmp_path / "out")
+    for value, step in (("1.234", 350), ("0.510", 350)):
+        assert re.search(rf"{re.escape(value)}</td>\s*<td[^>]*>{step}</td>", page), (value, step)
+    assert not re.search(r"<td[^>]*>390</td>", page)
+
+
 def test_of_a_run_that_its_settings_have_ended_no_command_is_named(tmp_path: Path) -> None:
     """The same command would meet the same numbers."""
     status = {"state": "failed", "reason": "nonfinite_loss", "exit_code": 3}

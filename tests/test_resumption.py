@@ -65,6 +65,16 @@ def test_the_command_finds_the_same_run(
         assert "--slurm-cpus-per-task" not in words
 
 
+def test_the_command_is_for_any_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cron job mails is typed where another AAE_RUNS_DIR is set, or none."""
+    monkeypatch.setenv("AAE_RUNS_DIR", str(tmp_path))
+    configuration = read_configuration({"seed": "3"})
+    run_dir = RunDir(configuration.settings.run_dir)
+    (run_dir.path / "slurm").mkdir(parents=True)
+    command = command_to_go_on(run_dir, Record.of(configuration), "12")
+    assert command == f"aae-slurm submit --runs-dir {tmp_path} --seed 3"
+
+
 def test_a_run_goes_on_as_it_was_started(tmp_path: Path) -> None:
     """By hand, by the local executor, or by a batch script of one's own, of an array only its element."""
     record = Record.of(read_configuration({"runs_dir": str(tmp_path), "seed": "3", "slurm_time": "60"}, environment={}))

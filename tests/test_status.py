@@ -180,6 +180,29 @@ def test_a_named_run_tells_all_in_sentences(queue: list[Job], capsys: pytest.Cap
     assert one["ends_at"] > one["updated_at"]
 
 
+def test_a_run_whose_process_was_killed_says_which_steps_are_lost(
+    queue: list[Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the next segment has counted them."""
+    queue.append(_job(_run("a", state="waiting", reason="killed", checkpoint_step=480), "PENDING", "BeginTime"))
+    assert run(["a"]) == 0
+    assert "newest checkpoint at step 480; the last 20 are lost, and will be done again" in capsys.readouterr().out
+
+
+def test_a_job_that_was_cancelled_while_it_waited_has_nothing_to_be_mended(
+    queue: list[Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever has cancelled it: no job in the queue."""
+    run_dir = _run("a", state="submitted", segment=0, step=0)
+    run_dir.claim_file(1).unlink()
+    (run_dir.slurm / "5_submission.sh").touch()
+    queue.append(_job(run_dir, "CANCELLED"))
+    assert run(["a"]) == 1
+    told = capsys.readouterr().out
+    assert "no job in the queue: submit again" in told
+    assert "mend" not in told
+
+
 def test_what_is_damaged_or_foreign_harms_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """A damaged status or settings.json, a verdict that would steer the terminal, NaN, a run of no steps."""
     damaged, bare, foreign = (

@@ -223,7 +223,7 @@ def test_segments_are_counted_over_the_whole_run(tmp_path: Path) -> None:
     assert segment_words(look_at(tmp_path)) == "2 of about 9"
     assert segment_words(look_at(tmp_path, ended=True)) == "2"
     assert following([look_at(tmp_path)], None) == [f"aae-slurm watch {tmp_path}/a-run"]
-    assert following([look_at(tmp_path, ended=True)], "night")[0] == "aae-slurm collect night results"
+    assert following([look_at(tmp_path, ended=True)], "night")[0] == f"aae-slurm collect {tmp_path / 'night'} results"
 
 
 def test_what_cannot_be_seen_now_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

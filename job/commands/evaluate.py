@@ -2,6 +2,7 @@
 
 from job.commandline import Parser, add_run
 from job.errors import EXIT_FINISHED
+from job.loading import interruptible
 from job.rundir.directory import RunDir
 
 
@@ -21,8 +22,9 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     run_dir: RunDir = options.run
 
-    from job.evaluation.measures import encoded
-    from job.evaluation.scores import evaluate_run, lines_of
+    with interruptible():
+        from job.evaluation.measures import encoded
+        from job.evaluation.scores import evaluate_run, lines_of
 
     settings, found = evaluate_run(run_dir, parzen=options.parzen)
     if options.json:

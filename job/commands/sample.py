@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from job.commandline import Parser, add_run, count, number_between, positive
 from job.errors import EXIT_FINISHED, UsageError
+from job.loading import interruptible
 from job.results.destination import FOLDER, destination
 from job.rundir.directory import RunDir
 
@@ -34,9 +35,10 @@ def run(arguments: list[str]) -> int:
         )
     mode = "unit" if options.extent is not None else options.mode
 
-    from job.results.npz import write_npz
-    from job.results.samples import PriorSamples, sample_lattice
-    from job.results.weights import weights_at_work
+    with interruptible():
+        from job.results.npz import write_npz
+        from job.results.samples import PriorSamples, sample_lattice
+        from job.results.weights import weights_at_work
 
     weights = weights_at_work(run_dir)
     what = "lattice" if options.random is None else f"{options.random:,} prior samples"

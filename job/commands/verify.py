@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 from job.commandline import Parser, add_run
+from job.loading import interruptible
 from job.rundir.directory import RunDir
 
 
@@ -20,7 +21,8 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     run_dir: RunDir = options.run
 
-    from job.proofs.verify import verify_run
+    with interruptible():
+        from job.proofs.verify import verify_run
 
     findings = verify_run(run_dir)
     if options.json:

@@ -4,6 +4,7 @@ from job.commandline import Parser, count
 from job.config.flags import add_settings, read_configuration_from
 from job.data.datasets import check_dataset
 from job.errors import EXIT_FINISHED
+from job.loading import interruptible
 
 
 def run(arguments: list[str]) -> int:
@@ -23,8 +24,9 @@ def run(arguments: list[str]) -> int:
     settings = configuration.settings.with_cpus()
     check_dataset(settings.dataset, settings.data_dir)
 
-    from job.proofs.exactness import prove, table
-    from job.proofs.folder import working_folder
+    with interruptible():
+        from job.proofs.exactness import prove, table
+        from job.proofs.folder import working_folder
 
     with working_folder(settings.runs_dir, "verify-resume") as folder:
         folder.stays = True  # also where a run fails by itself

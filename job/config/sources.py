@@ -75,7 +75,7 @@ def flag(field: str) -> str:
 
 def spelt(value: Any) -> str:
     """A setting's value as one types it."""
-    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value).replace("e+", "e")
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from job.data.datasets import check_dataset, check_files
 from job.errors import EXIT_FINISHED, EXIT_RESUMABLE, GraphError, HangError, TakenOverError, UsageError
-from job.loading import uncollected
 from job.log.writer import EventLog
 from job.machine import source_digest
 from job.output import lost as lost_output
@@ -119,12 +118,11 @@ class Run:
 
         Raises HopelessError if there is no GPU where one was given, or no checkpoint can be read where there was one.
         """
-        with uncollected():
-            # What the end needs is loaded now too: the installation may be replaced while this process trains.
-            import job.training.final  # noqa: F401
-            from job.checkpoints.checkpoint import load_newest
-            from job.training.device import device_name, hardware, prepare_torch
-            from job.training.trainer import Trainer
+        # What the end needs is loaded now too: the installation may be replaced while this process trains.
+        import job.training.final  # noqa: F401
+        from job.checkpoints.checkpoint import load_newest
+        from job.training.device import device_name, hardware, prepare_torch
+        from job.training.trainer import Trainer
 
         lease = self._lease
         digest = source_digest()  # of what this process begins with
@@ -133,11 +131,12 @@ class Run:
         no_graph = os.environ.get(NO_GRAPH)
         device, warnings = prepare_torch(self.settings, no_graph)
         lease.heartbeat.status = lease.heartbeat.status.model_copy(update={"device": device_name(device)})
+        # Before there are networks: for a moment it takes twice its size.
+        state, bad = load_newest(self.run_dir, known_step(lease), self._tell)
         self.trainer = self._patiently(
             lambda: Trainer(self.settings, device, self.run_dir, self._outbox, self.log, may_record=no_graph is None)
         )  # which reads the images first
         self._close_trainer = self.trainer.close
-        state, bad = load_newest(self.run_dir, known_step(lease), self._tell)
         past = self._patiently(lambda: look_back(self.run_dir, lease, state))
         lease.count_lost(past.steps_lost)
         if state is not None:

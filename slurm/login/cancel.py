@@ -19,6 +19,7 @@ from slurm.scheduler.queue import Job
 
 WAIT_S = 60.0
 QUEUE_TIMEOUT_S = 15.0
+_RESUMABLE = "it stays resumable: submit it again to go on"
 
 
 def run(arguments: list[str]) -> int:
@@ -118,7 +119,7 @@ class _Cancel:
         if why_not is not None:
             print(f"{name}: the mark is left, at which a running process ends by itself, but {why_not}")
         else:
-            print(f"{name}: {_settle(self._run_dir)}; it stays resumable: submit it again to go on")
+            print(f"{name}: {_settle(self._run_dir)}")
 
 
 def _live_jobs(run_dir: RunDir, queues: Queues) -> list[Job] | None:
@@ -149,7 +150,7 @@ def _settle(run_dir: RunDir) -> str:
     """Write that the run is cancelled if no process was there to do so; returns where it stands."""
     status = read_status(run_dir)
     if status is None:
-        return "cancelled before its start"
+        return f"cancelled before its start; {_RESUMABLE}"
     if status.state not in ("finished", "failed", "cancelled"):
         num_lost = status.step - (status.checkpoint_step or 0)
         lost = f", of which the last {num_lost:,} were not saved and will be done again" if num_lost else ""
@@ -164,5 +165,6 @@ def _settle(run_dir: RunDir) -> str:
         }
         status = status.model_copy(update=changes)
         write_status(run_dir, status)
-        return f"cancelled at step {status.step:,}{lost}"
-    return f"{status.state} at step {status.step:,}"
+        return f"cancelled at step {status.step:,}{lost}; {_RESUMABLE}"
+    told = status.verdict if status.state == "failed" else _RESUMABLE
+    return f"{status.state} at step {status.step:,}; {told}"

@@ -63,6 +63,9 @@ def export(run_dir: RunDir, folder: Path) -> str:
     damage = Damage()
     counts = Counter[str]()
     folder.mkdir(parents=True, exist_ok=True)
+    _remove(
+        folder, r"\.events\.out\.tfevents\.\d{12}\.aae\.\w+\.tmp"
+    )  # of one that was killed: TensorBoard would read it too
     num_bytes = end_of_lines(run_dir.events_file)
     # TensorBoard wants `tfevents` in a name, and one that looks on takes what has grown under a new name alone.
     name = f"events.out.tfevents.{num_bytes:012d}.aae"
@@ -82,9 +85,7 @@ def export(run_dir: RunDir, folder: Path) -> str:
                 time = datetime.fromisoformat(record["time"]).timestamp()
                 event = Event(wall_time=time, step=int(record["step"]), summary=Summary(value=values))
                 writer.write(event.SerializeToString())
-    for before in names_in(folder):
-        if re.fullmatch(r"events\.out\.tfevents\.\d{12}\.aae", before) and before != name:
-            (folder / before).unlink(missing_ok=True)
+    _remove(folder, rf"(?!{re.escape(name)})events\.out\.tfevents\.\d{{12}}\.aae")
     if counts["missing"]:
         print(
             f"note: lattices of the log that are gone or damaged, and left out: {counts['missing']:,}", file=sys.stderr
@@ -92,6 +93,12 @@ def export(run_dir: RunDir, folder: Path) -> str:
     if (words := damage.words(run_dir.path)) is not None:
         print(f"note: {words}", file=sys.stderr)
     return f"{run_dir.path.name}: {counts['points']:,} points of curves, {counts['lattices']:,} lattices"
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    for name in names_in(folder):
+        if re.fullmatch(pattern, name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _points(record: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -16,7 +16,7 @@ from job.log.reader import parse, read_lines
 from job.rundir.claim import read_segment
 from job.rundir.directory import RunDir
 from job.rundir.small_file import names_in, read_json
-from job.rundir.status import Status, Verdict, read_status
+from job.rundir.status import State, Status, Verdict, read_status
 
 SECONDS_PER_HOUR = 3600
 
@@ -66,7 +66,7 @@ class Facts:
     device: str | None
     verdict: Verdict | None
     step: int
-    is_finished: bool
+    state: State | None
     course: dict[str, float]
     window: int
     last: Evaluation | None
@@ -77,6 +77,11 @@ class Facts:
     def name(self) -> str:
         """The run's name."""
         return self.run_dir.path.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has done all its steps, or stopped saturated as it was to."""
+        return self.state == "finished"
 
 
 def evaluation_of(run_dir: RunDir, window: int, up_to: float = inf) -> Evaluation | None:
@@ -122,7 +127,7 @@ def read_facts(run_dir: RunDir) -> Facts:
         _device(run_dir, status),
         _verdict(run_dir, status),
         status.step if status is not None else 0,
-        status is not None and status.state == "finished",
+        status.state if status is not None else None,
         _course(run_dir, status),
         window,
         evaluation_of(run_dir, window),

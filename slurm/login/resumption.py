@@ -13,7 +13,6 @@ from job.config.sources import SECTIONS, flag, spelt, variable
 from job.errors import AaeError
 from job.rundir.claim import newest_claim, read_segment
 from job.rundir.directory import RunDir
-from job.rundir.find import default_runs_dir
 from job.rundir.small_file import exists
 from slurm.login.unbegun import newest_job_id
 
@@ -68,9 +67,7 @@ def _of_the_run(settings: Settings, run_dir: RunDir, record: Record) -> dict[str
             told.pop(name, None)
     if settings.dataset == "digits" and not _is_set("data_dir"):
         told.pop("data_dir", None)
-    told["runs_dir"] = str(run_dir.path.parent)
-    if _is_set("runs_dir") and run_dir.path.parent == Path(os.path.abspath(default_runs_dir())):  # noqa: PTH100 - as in settings
-        del told["runs_dir"]
+    told["runs_dir"] = str(run_dir.path.parent)  # always: what a cron job has mailed is typed elsewhere
     told.pop("run_name", None)
     if settings.model_copy(update={"run_name": None}).name != run_dir.path.name or _is_set("run_name"):
         told = {"run_name": run_dir.path.name, **told}

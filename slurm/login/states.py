@@ -276,7 +276,8 @@ def _state(
             where = f" (what it printed: {printed})" if printed.exists() else ""
             return "lost", f"its job has ended without a word: submit again{where}"
         return stored, "its job is not in the queue"
-    death = death_before_beginning(run_dir, job_id)
+    # One that somebody has cancelled while it waited has nothing to be mended.
+    death = None if job is not None and job.is_cancelled else death_before_beginning(run_dir, job_id)
     return "waiting", _NO_JOB if death is None else f"{death}; mend that and submit again"
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -167,7 +168,8 @@ def _of_sweep(name: str, ones: list[Shown]) -> list[str]:
             else f"{first.run_dir.path.name} needs you"
         )
         lines += [f"  {such}: {told}", *([f"    {first.next}"] if first.next else [])]
-    return [*lines, f"  each of them: aae-slurm status {name} --runs"]
+    named = shlex.quote(str(ones[0].run_dir.path.with_name(name)))
+    return [*lines, f"  each of them: aae-slurm status {named} --runs"]
 
 
 def _all() -> list[Found]:

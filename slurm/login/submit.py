@@ -22,6 +22,7 @@ from slurm.login.plan import plan_run
 from slurm.login.submit_once import submit_once
 from slurm.login.sweep.command import run_sweep
 from slurm.login.unbegun import death_before_beginning, newest_job_id, script_of
+from slurm.scheduler.queue import list_jobs
 from slurm.scheduler.site import requeue_s
 
 
@@ -140,5 +141,7 @@ def _death_of_the_same_job(run_dir: RunDir, allocation: Allocation) -> str | Non
     """What is known of the run's last job if that had this very script and died before the run began."""
     job_id = newest_job_id(run_dir)
     if job_id is None or script_of(run_dir, job_id) != script_text(Order.of_run(run_dir, allocation), allocation):
+        return None
+    if any(job.is_cancelled for job in list_jobs(job_id=job_id) or []):
         return None
     return death_before_beginning(run_dir, job_id)

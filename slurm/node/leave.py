@@ -72,7 +72,12 @@ def _meaning_of_end(job: dict[str, str] | None, start: Start, *, by_user_signal:
     if int(job.get("Restarts") or 0) > start.restart_count:
         # Preemption without a grace time ends the job at once; SIGUSR2 along with that is preempt_send_user_signal.
         reason: StopReason = "preemption" if _is_preempted(job) or by_user_signal else "requeue"
-        return Leave(reason, "Slurm starts the job again by itself", requeue=False, slurm_restarts=True)
+        return Leave(
+            reason,
+            "requeued (preempted, moved off a node or by an operator): Slurm starts the job again by itself",
+            requeue=False,
+            slurm_restarts=True,
+        )
     if _is_preempted(job):
         # By CANCEL without a grace time: Slurm ends the job for good, unless it is asked to start it again.
         return Leave("preemption", "preempted", requeue=True)

@@ -16,7 +16,11 @@ class Reason:
 
 
 _RELEASE = "scontrol release {job}"
-_RESUBMIT = "aae-slurm cancel {run}  # then submit again with what is refused changed"
+
+
+def _refused(sentence: str) -> Reason:
+    return Reason(f"{sentence}: cancel it, and submit again with that changed", "aae-slurm cancel {run}")
+
 
 # Reasons that no waiting resolves. Limits of a whole group (AssocGrpCpuLimit, QOSGrpGRES ...) wait for its other jobs and are
 # not among them, unless what is spent is a budget.
@@ -25,18 +29,18 @@ _HELPLESS: list[tuple[str, Reason]] = [
     (r"JobHeldAdmin", Reason("held by an administrator, who alone can release it: ask", "scontrol show job {job}")),
     (r"launch_?failed_?requeued_?held", Reason("held because its start has failed on a node", _RELEASE)),
     (r"JobHoldMaxRequeue", Reason("held because it was requeued too often in a row", _RELEASE)),
-    (r"DependencyNeverSatisfied", Reason("what it depends on has failed, so it never starts", _RESUBMIT)),
-    (r"BadConstraints", Reason("no node can ever fulfil its constraints (AAE_SLURM_CONSTRAINT)", _RESUBMIT)),
-    (r"PartitionTimeLimit", Reason("its time limit (AAE_SLURM_TIME) is longer than the partition's", _RESUBMIT)),
-    (r"PartitionNodeLimit", Reason("the partition has too few nodes for it", _RESUBMIT)),
-    (r"(Assoc|QOS)Max\w*PerJob\w*", Reason("it asks for more than one job of this account or QOS may have", _RESUBMIT)),
+    (r"DependencyNeverSatisfied", _refused("what it depends on has failed, so it never starts")),
+    (r"BadConstraints", _refused("no node can ever fulfil its constraints (AAE_SLURM_CONSTRAINT)")),
+    (r"PartitionTimeLimit", _refused("its time limit (AAE_SLURM_TIME) is longer than the partition's")),
+    (r"PartitionNodeLimit", _refused("the partition has too few nodes for it")),
+    (r"(Assoc|QOS)Max\w*PerJob\w*", _refused("it asks for more than one job of this account or QOS may have")),
     (
         r"(Assoc|QOS)Grp\w*(Minutes|Billing)\w*",
-        Reason("the account's or QOS's budget is spent (AAE_SLURM_ACCOUNT, AAE_SLURM_QOS)", _RESUBMIT),
+        _refused("the account's or QOS's budget is spent (AAE_SLURM_ACCOUNT, AAE_SLURM_QOS)"),
     ),
     (
         r"(InvalidAccount|InvalidQOS|AccountNotAllowed|QOSNotAllowed)",
-        Reason("its account or QOS may not be used", _RESUBMIT),
+        _refused("its account or QOS may not be used"),
     ),
 ]
 _HELD_STATES = {
@@ -60,6 +64,7 @@ _WAITING = {
     "Resources": "first in line for a place on the nodes",
     "BeginTime": "its time to begin has not come, as just after a requeue",
     "None": "Slurm has not looked at it yet",
+    "PartitionConfig": "no node of the partition that is up has what it asks for; `aae-slurm check` says if none ever has",
     "ReqNodeNotAvail": "a node that it needs is away",
     "Reservation": "its reservation has not begun",
     "Licenses": "waits for licences",

@@ -90,7 +90,10 @@ def _words(run_dir: RunDir, folder: Folder) -> str:
     lines += [f"  report   {folder.path / 'report.html'}"] if "report.html" in folder.digests else []
     if not exists(run_dir.final_weights):
         before = ", those here are of an earlier end" if "weights.safetensors" in folder.digests else ""
-        lines.append(f"  weights  none yet{before}; the run is not finished, `aae-job sample` reads its checkpoints")
+        there = (
+            "`aae-job sample` reads its checkpoints" if run_dir.checkpoint_steps() else "and has no checkpoint either"
+        )
+        lines.append(f"  weights  none yet{before}; the run is not finished, {there}")
     return "\n".join(lines)
 
 

@@ -37,6 +37,7 @@ class Segments:
 
     def __init__(self) -> None:
         self._found: dict[int, Stretch] = {}
+        self._ended: dict[int, str] = {}  # how, in the words of the next
         self._failed: dict[int, str] = {}  # why, in a word more telling than the claim's
 
     def take(self, record: dict[str, Any]) -> None:
@@ -49,9 +50,11 @@ class Segments:
         if event in ("started", "resumed"):
             one.node, one.job_id, one.device = (record.get(name) for name in ("host", "job_id", "device"))
             one.from_step = record.get("from_step", 0)
-            if event == "resumed" and (before := self._found.get(number - 1)) is not None:
-                before.steps_lost, before.seconds_lost = record.get("steps_lost"), record.get("seconds_lost")
-                before.cause = before.cause or str(record.get("previous")).removeprefix("was ")
+            if event == "resumed":
+                self._ended.setdefault(number - 1, str(record.get("previous")).removeprefix("was "))
+                # The steps that are done again are those of the last segment that did any: one may have died before.
+                if (before := self._found.get(max((n for n in self._found if n < number), default=0))) is not None:
+                    before.steps_lost, before.seconds_lost = record.get("steps_lost"), record.get("seconds_lost")
         elif event == "stopped":
             one.cause = record.get("reason")
         elif event == "failed":
@@ -72,7 +75,7 @@ class Segments:
                 one.job_id = claim.owner.job_id
                 one.cause = claim.cause or one.cause
                 one.from_step = claim.from_step if claim.from_step is not None else one.from_step
-            one.cause = self._failed.get(number, one.cause)
+            one.cause = self._failed.get(number, one.cause or self._ended.get(number))
             if number < newest:
                 one.steps_lost, one.seconds_lost = one.steps_lost or 0, one.seconds_lost or 0.0
             elif goes_on:

@@ -119,7 +119,7 @@ def _page(
                 "name": name,
                 "seed": seed,
                 "step": by_name[name].step,
-                "state": "finished" if by_name[name].is_finished else "not finished",
+                "state": state if (state := by_name[name].state) in ("finished", "failed") else "not finished",
                 "verdict": WORDS.get(by_name[name].verdict or "", "none yet"),
             }
             for number, row in enumerate(comparison.rows)

@@ -67,7 +67,7 @@ def run_page(run: Run) -> bytes:
         next=run.shown.next if run.shown is not None else None,
         traceback=(status.crash or {}).get("traceback") if status is not None else None,
         judgement=_judgement(run, status),
-        figures=figures(settings, course, _summary(run.folder)),
+        figures=figures(settings, course, run.shown.figures if run.shown is not None else {}),
         changes=changes[-12:],
         changes_left_out=max(0, course.verdicts.count - len(changes[-12:])),
         plots=curves_of(course),

@@ -1,6 +1,7 @@
 """The verdict of a run, with the numbers behind it and what each would have to be."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,31 +39,21 @@ class Figure:
     at_rest: str
 
 
-def figures(settings: dict[str, Any], course: Course, summary: dict[str, Any] | None) -> list[Figure]:
-    """The newest numbers that are known; `summary` is what `final/summary.json` holds, None without."""
+def figures(settings: dict[str, Any], course: Course, newest: Mapping[str, Any]) -> list[Figure]:
+    """The newest numbers that are known; `newest` are those that status.json keeps, with the step that they are of."""
     known: dict[str, tuple[float, int]] = {}
-    for record in (course.last.get("saturation"), course.last.get("evaluation"), _of_summary(summary)):
-        if record is not None:
-            eigenvalues = record.get("code_cov_eigenvalues") or []
-            values = {"smallest_eigenvalue": min(eigenvalues)} if _are_numbers(eigenvalues) else {}
-            values |= {
-                name: value for name in (*_NAMES, "energy_distance_q99") if _is_number(value := record.get(name))
-            }
-            known |= {name: (value, record["step"]) for name, value in values.items()}
+    records = [record for record in (course.last.get("saturation"), course.last.get("evaluation"), newest) if record]
+    for record in sorted((one for one in records if _is_number(one.get("step"))), key=lambda one: one["step"]):
+        eigenvalues = record.get("code_cov_eigenvalues") or []
+        values = {"smallest_eigenvalue": min(eigenvalues)} if _are_numbers(eigenvalues) else {}
+        values |= {name: value for name in (*_NAMES, "energy_distance_q99") if _is_number(value := record.get(name))}
+        known |= {name: (value, record["step"]) for name, value in values.items()}
     at_rest = _at_rest(settings, known.get("energy_distance_q99", (0.0, 0))[0])
     return [
         Figure(label, f"{known[name][0]:{form}}", known[name][1], at_rest[name])
         for name, (label, form) in _NAMES.items()
         if name in known
     ]
-
-
-def _of_summary(summary: dict[str, Any] | None) -> dict[str, Any] | None:
-    found = (summary or {}).get("saturation")
-    numbers = found.get("numbers") if isinstance(found, dict) else None
-    if summary is None or not isinstance(numbers, dict) or not isinstance(summary.get("step"), int):
-        return None
-    return {**numbers, "step": summary["step"]}
 
 
 def _at_rest(settings: dict[str, Any], null: float) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`aae-slurm submit --sweep`: many runs as one thing."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -87,7 +88,7 @@ def _ahead(asked: Asked, outcome: Outcome) -> SweepPlan:
 
 
 def _told(asked: Asked, outcome: Outcome, ahead: SweepPlan) -> str:
-    name = asked.sweep.name
+    name = shlex.quote(str(asked.runs_dir / asked.sweep.name))
     lines = [f"{len(outcome.finished):>5}  finished already"] if outcome.finished else []
     if outcome.live:
         example = next(iter(outcome.live.values()))
@@ -130,5 +131,5 @@ def _as_json(asked: Asked, outcome: Outcome) -> dict[str, Any]:
         "num_submitted": len(outcome.submitted),
         "num_missing": _num_missing(asked, outcome),
         "notes": outcome.notes,
-        "next": f"aae-slurm status {asked.sweep.name}",
+        "next": f"aae-slurm status {shlex.quote(str(asked.runs_dir / asked.sweep.name))}",
     }

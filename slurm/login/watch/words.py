@@ -150,7 +150,8 @@ def group(look: Look) -> str:
 
 def following(looks: list[Look], sweep: str | None) -> list[str]:
     """The commands that come next when a watch has come to its end, or is left."""
-    name = sweep if sweep is not None else shlex.quote(str(looks[0].run_dir.path))
+    path = looks[0].run_dir.path
+    name = shlex.quote(str(path if sweep is None else path.with_name(sweep)))
     if not all(look.ended for look in looks):
         return [f"aae-slurm watch {name}"]
     needy = [look for look in looks if look.needs_person]
