@@ -88,7 +88,8 @@ def compare(runs: list[Facts]) -> Comparison:
     names = list(dict.fromkeys(name for row in rows for name in row.settings))
     differing = [name for name in names if len({json.dumps(row.settings.get(name)) for row in rows}) > 1]
     common_step = min(steps) if is_cut or len(steps) == 1 else None
-    is_about = is_cut and any(evaluation is not None and evaluation.step < up_to for evaluation in last)
+    reached = [run.step if evaluation is None else evaluation.step for run, evaluation in zip(runs, last, strict=True)]
+    is_about = is_cut and min(reached) < up_to
     return Comparison(rows, differing, common_step, is_cut, is_about, notes)
 
 
