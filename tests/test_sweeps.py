@@ -10,6 +10,7 @@ import pytest
 from job.commandline import Parser
 from job.config.flags import Flags, add_settings, read_flags
 from job.config.settings_file import Record
+from job.config.sources import spelt
 from job.errors import AaeError, SettingsError, UsageError
 from job.rundir.directory import RunDir
 from job.rundir.find import find_run, find_runs
@@ -104,6 +105,7 @@ def test_a_large_number_is_a_name() -> None:
     """Python writes 1e+30, and a name has no plus."""
     names = _runs_of("--run-name", "s", "--sweep", "generator_lr=0.0002,1e30")
     assert names == ["s--generator_lr=0.0002", "s--generator_lr=1e30"]
+    assert spelt({"mail-user": "jane+x@host"}) == '{"mail-user": "jane+x@host"}'
 
 
 def test_recipes_are_an_axis() -> None:

@@ -75,7 +75,9 @@ def flag(field: str) -> str:
 
 def spelt(value: Any) -> str:
     """A setting's value as one types it."""
-    return value if isinstance(value, str) else "none" if value is None else json.dumps(value).replace("e+", "e")
+    if isinstance(value, float):
+        return json.dumps(value).replace("e+", "e")  # no plus: it becomes part of a name
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
 def nearest(name: str, known: list[str]) -> str:
