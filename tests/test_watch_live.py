@@ -230,4 +230,6 @@ def test_a_run_that_waits_without_a_job_ends_it(watch: Watch) -> None:
     watch.queue.write_text("")
     assert watch.end(process) == 1
     assert "submit again" in watch.output
-    assert watch.output.endswith("  aae-slurm submit --run-name small --seed 3\n")
+    assert watch.output.endswith(
+        f"  aae-slurm submit --run-name small --runs-dir {watch.run_dir.path.parent} --seed 3\n"
+    )

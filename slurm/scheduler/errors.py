@@ -1,5 +1,7 @@
 """What the scheduler may answer that is no success."""
 
+from textwrap import indent
+
 from job.errors import AaeError
 
 # A part of sbatch's words, and what it likely means here.
@@ -19,6 +21,11 @@ _MEANINGS = {
 }
 
 
+def meaning_of(words: str) -> str | None:
+    """What a refusal of sbatch's likely means here, and what to change; None if that is not known."""
+    return next((meaning for part, meaning in _MEANINGS.items() if part in words.lower()), None)
+
+
 class SchedulerError(AaeError):
     """The scheduler refused, in its own words; `may_have_submitted` if it only failed to answer in time."""
 
@@ -26,8 +33,9 @@ class SchedulerError(AaeError):
 
     def __init__(self, words: str) -> None:
         self.may_have_submitted = "timed out" in words.lower()
-        meaning = next((m for part, m in _MEANINGS.items() if part in words.lower()), None)
-        super().__init__(f"Slurm refused the job:\n  {words.strip()}" + (f"\nlikely: {meaning}" if meaning else ""))
+        meaning = meaning_of(words)
+        told = indent(words.strip(), "  ")
+        super().__init__(f"Slurm refused the job:\n{told}" + (f"\nlikely: {meaning}" if meaning else ""))
 
 
 class NoAnswerError(AaeError):

@@ -6,6 +6,7 @@ from job.commandline import duration
 from job.config.allocation import Allocation, megabytes
 from slurm.findings import Line
 from slurm.scheduler.ask import ask
+from slurm.scheduler.errors import meaning_of
 from slurm.scheduler.site import Nodes, Partition, Site
 
 _SBATCH_TIMEOUT_S = 30.0
@@ -170,8 +171,8 @@ def _accepted(allocation: Allocation, script: str) -> Line:
         return Line("accepted", "skipped", f"sbatch --test-only: {answer.refusal}")
     words = " ".join((answer.refusal or answer.text).split())
     if answer.refusal is not None:
-        helps = "AAE_SLURM_ACCOUNT=... AAE_SLURM_PARTITION=... AAE_SLURM_QOS=..., as the site tells"
-        return Line("accepted", "error", f"sbatch would refuse it: {words}", helps)
+        unknown = "AAE_SLURM_ACCOUNT=... AAE_SLURM_PARTITION=... AAE_SLURM_QOS=..., as the site tells"
+        return Line("accepted", "error", f"sbatch would refuse it: {words}", meaning_of(words) or unknown)
     _, _, when = words.partition(" to start at ")
     at = when.split(" ", 1)[0]
     try:
