@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from typing import NoReturn
 
 from job.errors import GraphError
@@ -17,9 +18,10 @@ def start_anew(stop: Signals, error: GraphError) -> NoReturn:
     Signals that have come or are to come are served by the new beginning: they wait, blocked, which an exec leaves as it is.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {*stop.ASKING, signal.SIGINT})
-    for number in stop.came:
-        os.kill(os.getpid(), number)
     print(f"{error}; starting anew without", flush=True)
     sys.stderr.flush()
     os.environ[NO_GRAPH] = str(error)
+    for number in stop.came:
+        # To this thread: one for the process may be taken by another, which does not block it, and be lost with that.
+        signal.pthread_kill(threading.get_ident(), number)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very program
