@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import gc
 import io
 import math
 import os
@@ -229,7 +228,6 @@ def main() -> None:
         os.nice(19)
     with contextlib.suppress(OSError):  # where memory ends, it is this process that goes, not the one that trains
         Path("/proc/self/oom_score_adj").write_text("1000")
-    gc.disable()  # one picture, and this process is gone: looking for garbage would be a tenth of it
     sys.stdout.buffer.write(draw_curves(RunDir(Path(sys.argv[1]))))
     sys.stdout.buffer.flush()
     leave(0)
