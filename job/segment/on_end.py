@@ -118,7 +118,10 @@ def _code_of(group: int, is_interrupted: Callable[[], bool], say: Callable[[str]
     with contextlib.suppress(OSError):
         os.killpg(group, signal.SIGKILL)
     deadline = time.monotonic() + REAP_S  # not longer: a file server that does not answer holds even a killed one
-    while code is None and (code := _reaped(group)) is None and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        code = _reaped(group) if code is None else code
+        if code is not None and not _lives(group):
+            break
         time.sleep(POLL_S)
     return None
 
