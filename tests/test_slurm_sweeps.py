@@ -1,5 +1,6 @@
 """Sweeps on a real Slurm: each element is stopped, killed, cancelled and resumed on its own, and none is started twice."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -206,9 +207,9 @@ def test_a_submitter_that_dies_on_the_way_leaves_a_sweep_that_goes_on(
     died = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert [array.job_id for array in sweep.content.arrays] == [None]
-    if when == "after sbatch":
-        sweep.run(0).wait_until_step(LOGGED)  # before anybody has looked
-    said = sweep.submit("0..1")
+    begun = sweep.run(0).resting_at(LOGGED) if when == "after sbatch" else contextlib.nullcontext()
+    with begun:  # before anybody has looked
+        said = sweep.submit("0..1")
     assert ("2  submitted as array" in said) == (when == "before sbatch"), said
     sweep.wait_for("finished", "finished")
     assert [array.job_id is not None for array in sweep.content.arrays] == [True]

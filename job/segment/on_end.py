@@ -81,21 +81,21 @@ def _is_first(run_dir: RunDir, segment: int, *, is_found: bool) -> bool:
 def _failure_of(command: str, variables: dict[str, str], say: Callable[[str], None]) -> str | None:
     """Run a command to the end of all that it has started, or end that; returns what went wrong, None if nothing has."""
     print(end="", flush=True)  # what was said before comes before what it prints
-    try:
-        # Not subprocess: signals that this process ignores would stay ignored, and in a process with torch's threads nothing
-        # of Python's may run between fork and exec.
-        group = os.posix_spawn(
-            "/bin/sh",
-            ["sh", "-c", command],
-            {**os.environ, **variables},
-            file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-        )
-    except (OSError, ValueError) as error:
-        return f"could not be started ({error})"
     with _noting_interrupts() as interrupts:
+        try:
+            # Not subprocess: signals that this process ignores would stay ignored, and in a process with torch's threads
+            # nothing of Python's may run between fork and exec.
+            group = os.posix_spawn(
+                "/bin/sh",
+                ["sh", "-c", command],
+                {**os.environ, **variables},
+                file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+            )
+        except (OSError, ValueError) as error:
+            return f"could not be started ({error})"
         code = _code_of(group, lambda: bool(interrupts), say)
     if code is None:
         return "was ended by Ctrl-C" if interrupts else f"was ended after {LIMIT_S:.0f} s"
