@@ -11,6 +11,7 @@ from jobs import Job, SlurmJob
 
 from job.proofs.exactness import Traces
 from job.segment.watchdog import AT_LEAST_S, FACTOR, Watchdog
+from job.training.clock import Clock
 
 # A GPU that is lost looks like this: a call that never returns, in which other threads live on.
 HANGING = """
@@ -71,6 +72,39 @@ def test_a_process_that_stood_still_does_not_hang(small_job: Job) -> None:
     (warning,) = small_job.events("warning")
     assert (warning["reason"], "stood still for" in warning["message"]) == ("suspended", True)
     assert small_job.events("step")[-1]["elapsed_s"] < time.monotonic() - began - 10
+
+
+@pytest.mark.parametrize("told_after_the_record", [False, True])
+def test_time_that_stood_still_is_taken_off_whenever_it_is_told(
+    told_after_the_record: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop may write a record before the watchdog has looked: no later one has a speed below zero, or half of it missing."""
+    now = [100.0]
+    monkeypatch.setattr("job.training.clock.time.perf_counter", lambda: now[0])
+    clock = Clock()
+    with clock.running():
+        now[0] += 10
+        assert clock.lap(100) == 10
+        now[0] += 5 + 3600
+        if told_after_the_record:
+            assert clock.lap(150) == 50 / 3605
+        clock.stood_still(3600)
+        now[0] += 5
+        assert clock.lap(200) == 10
+        assert (clock.elapsed_s, clock.step_ms(200)) == (20, 100)
+
+
+def test_time_that_stood_still_before_training_is_not_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told once it has begun: it was never counted."""
+    now = [100.0]
+    monkeypatch.setattr("job.training.clock.time.perf_counter", lambda: now[0])
+    clock = Clock()
+    clock.go_on_from(50, 7.0)
+    with clock.running():
+        clock.stood_still(3600)
+        now[0] += 5
+        assert clock.lap(100) == 10
+        assert clock.elapsed_s == 12
 
 
 @pytest.mark.parametrize("limit", [{"step_limit_s": 3}, {"slurm_time": "00:01:00", "slurm_signal_delay_s": 15}])

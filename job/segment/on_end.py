@@ -107,10 +107,13 @@ def _failure_of(command: str, variables: dict[str, str], say: Callable[[str], No
 def _code_of(group: int, is_interrupted: Callable[[], bool], say: Callable[[str], None]) -> int | None:
     """The exit code of a group's first process, once the last has ended; None if they had to be ended."""
     began, code, said = time.monotonic(), None, False
-    while (waited_s := time.monotonic() - began) < LIMIT_S and not is_interrupted():
+    while True:
+        waited_s = time.monotonic() - began
         code = _reaped(group) if code is None else code
         if code is not None and not _lives(group):
             return code
+        if waited_s > LIMIT_S or is_interrupted():
+            break
         if waited_s > SAID_AFTER_S and not said:
             said = True
             say(f"waiting up to {LIMIT_S:.0f} s for AAE_ON_END")

@@ -32,10 +32,22 @@ class Clock:
             self._before_s = self.elapsed_s
             self._began = None
 
+    def stood_still(self, seconds: float) -> None:
+        """Do not count so many seconds up to now.
+
+        Another thread tells of them, before the next lap or after it, and of those too that were over before this began to run.
+        """
+        self.still_s += seconds
+        if self._began is not None:
+            self._began = min(self._began, self._now())
+        step, lap_s = self._last_lap
+        self._last_lap = (step, lap_s - seconds if lap_s > self.elapsed_s else lap_s)
+
     def lap(self, step: int) -> float:
         """Steps a second since the last lap, or since this process began."""
         (last_step, last_s), self._last_lap = self._last_lap, (step, self.elapsed_s)
-        return (step - last_step) / (self._last_lap[1] - last_s)
+        took_s = self._last_lap[1] - last_s
+        return (step - last_step) / took_s if took_s > 0 else 0.0  # told of standing still in between
 
     def step_ms(self, step: int) -> float | None:
         """Milliseconds a step in this process, all that trains beside it included; None before it has made one."""

@@ -104,7 +104,9 @@ class Trainer:
 
     def stood_still(self, seconds: float) -> None:
         """The process was suspended for so long: no time of training; called by the watchdog's thread."""
-        self.clock.still_s += seconds
+        self.clock.stood_still(seconds)
+        if self.slowest_step_s > seconds:  # the step that it stood still in is over already
+            self.slowest_step_s -= seconds
 
     def train(self, stop: Stop) -> StopReason | None:
         """Train until the run is over (None) or until `stop` answers a reason at a step border; then everything is saved.
@@ -128,7 +130,7 @@ class Trainer:
     def advance(self) -> None:
         """Make one step, and do what is due after it."""
         settings = self.settings
-        self.computing_since = began = time.monotonic()
+        self.computing_since, began_s = time.monotonic(), self.clock.elapsed_s
         if settings.lr_schedule == "cosine":
             # Loshchilov and Hutter, 2017, without restarts.
             self._phases.set_rates(0.5 * (1 + math.cos(math.pi * self.step / settings.total_steps)))
@@ -137,7 +139,7 @@ class Trainer:
         self._average.follow(self.step)
         readings = self._window.means(self.step) if self.step % settings.log_every_steps == 0 else None
         self.computing_since = None
-        self.slowest_step_s = max(self.slowest_step_s, time.monotonic() - began)
+        self.slowest_step_s = max(self.slowest_step_s, self.clock.elapsed_s - began_s)
         if readings is not None:
             self._log_step(readings)
         with self._computing():
