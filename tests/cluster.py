@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import re
 import secrets
 import shutil
@@ -270,7 +271,14 @@ def parent_of(pid: int) -> int:
 
 def sleeps(pid: int) -> bool:
     """Whether a process is stopped by SIGSTOP and no other signal waits for it."""
-    return _stat(pid)[0] == "T" and not has_pending_signal(pid)
+    with contextlib.suppress(OSError):  # it may end between the two looks
+        return _stat(pid)[0] == "T" and not has_pending_signal(pid)
+    return False
+
+
+def stands_still(pid: int) -> bool:
+    """Whether a process is stopped, or gone: some time passes after the signal, the more of it the busier the machine is."""
+    return _stat(pid)[0] in ("T", "Z", "X", "")
 
 
 def has_pending_signal(pid: int) -> bool:
@@ -302,11 +310,16 @@ def _remove_cgroups(top: Path) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Of this test process's own range, below those that the kernel gives away to whoever asks for any."""
+    first = 10_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    free: list[int] = []
+    for port in random.sample(range(first, first + 500), 500):
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise AssertionError(f"no {count} free ports from {first} on")
 
 
 @contextlib.contextmanager

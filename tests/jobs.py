@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import orjson
 import pytest
-from cluster import Cluster, sleeps
+from cluster import Cluster, sleeps, stands_still
 from filelock import FileLock
 from warm import Forge, WarmProcess
 
@@ -87,12 +87,12 @@ class Job:
         self._log_size = 0
         self.environment = {**os.environ, "AAE_RUNS_DIR": str(runs_dir), **settings}
 
-    def start(self, *arguments: str, module: str = "job", **changes: Any) -> Process:
-        """Start the command and return while it runs."""
+    def start(self, *arguments: str, module: str = "job", rest_at: int | None = None, **changes: Any) -> Process:
+        """Start the command and return while it runs; one that is not cold stops once it has logged `rest_at` steps."""
         self._log_size = self.run_dir.events_file.stat().st_size if self.run_dir.events_file.exists() else 0
         environment = {**self.environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
         if module == "job" and not self.prefix and not self.cold:
-            return forge().start(list(arguments), environment)
+            return forge().start(list(arguments), environment, rest_at)
         return subprocess.Popen(
             [*self.prefix, sys.executable, "-P", "-m", module, *arguments],
             env=environment,
@@ -119,6 +119,16 @@ class Job:
         process = self.start(**changes)
         self.wait_for_step(process, at_step)
         process.send_signal(number)
+        return self.wait(process)
+
+    def interrupt_near_the_end(self, number: signal.Signals, at_step: int) -> int:
+        """As `interrupt`, where so few steps are left that the run might be finished before the signal comes."""
+        process = self.start(rest_at=at_step)
+        self.wait_for_step(process, at_step)
+        while not stands_still(process.pid):
+            time.sleep(0.005)
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
         return self.wait(process)
 
     def wait_for_step(self, process: Process, step: int) -> None:
@@ -164,8 +174,10 @@ class Job:
         process = self.process()
         os.kill(process, signal.SIGSTOP)
         try:
+            while not stands_still(process):
+                time.sleep(0.005)
             yield process
-            deadline = time.monotonic() + 100
+            deadline = time.monotonic() + 150
             while until_signalled and sleeps(process):
                 assert time.monotonic() < deadline, f"no signal for the run:\n{self.job_log()}"
                 time.sleep(0.05)

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -74,16 +75,14 @@ def test_a_later_start_of_the_same_job_takes_over_at_once(run_dir: RunDir) -> No
     assert told, "job 6 must look for a sign of life of job 5"
 
 
-def test_a_holder_that_shows_life_is_named_and_left_alone(run_dir: RunDir) -> None:
+def test_a_holder_that_shows_life_is_named_and_left_alone(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """A heartbeat that changes means that somebody writes: the second start ends with exit code 2."""
+    monkeypatch.setattr(claim, "TAKEOVER_S", 60.0)
     claim_run(run_dir, _elsewhere(pid=4242, job_id="77"))
     heartbeat = Heartbeat(run_dir, Status(state="running", total_steps=9, segment=1))
     heartbeat.write()
-    beat = threading.Timer(0.2, heartbeat.write)
-    beat.start()
     with pytest.raises(TakenOverError, match="process 4242 on host elsewhere, job 77 is writing") as caught:
-        claim_run(run_dir, Owner.this_process())
-    beat.join()
+        claim_run(run_dir, Owner.this_process(), tell=lambda _: heartbeat.write())
     assert caught.value.exit_code == 2
     assert not run_dir.claim_file(2).exists()
 
@@ -109,8 +108,9 @@ def test_a_holder_whose_heartbeat_stands_still_is_taken_over_and_fenced_off(run_
     assert not run_dir.final_weights.exists()
 
 
-def test_of_many_starts_at_once_one_wins(run_dir: RunDir) -> None:
+def test_of_many_starts_at_once_one_wins(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exclusive creation decides, without a lock; the others see the winner live."""
+    monkeypatch.setattr(claim, "TAKEOVER_S", 60.0)
     outcomes: list[int | None] = []
 
     def start(number: int) -> None:
@@ -122,11 +122,10 @@ def test_of_many_starts_at_once_one_wins(run_dir: RunDir) -> None:
         else:
             outcomes.append(won.number)
             beat = Heartbeat(own, Status(state="running", total_steps=9, segment=won.number))
-            for _ in range(40):
+            while len(outcomes) < len(threads):
                 beat.write()
-                done.wait(0.05)
+                time.sleep(0.05)
 
-    done = threading.Event()
     threads = [threading.Thread(target=start, args=(i,)) for i in range(12)]
     for thread in threads:
         thread.start()
@@ -206,8 +205,6 @@ def test_a_cancel_while_a_start_waits_for_the_run_is_not_lost(run_dir: RunDir) -
     with Run(plan, owner=Owner.this_process("local-5")):
         assert read_mark(run_dir) == mine
     late = CancelMark(job_id=None, host=None, pid=None, time="late")
-    waiting = threading.Timer(0.3, late.leave, [run_dir])
-    waiting.start()
-    with Run(plan):  # waits, since the process of the last claim lives: this one
+    # It waits, since the process of the last claim lives: this one.
+    with Run(plan, tell=lambda _: late.leave(run_dir)):
         assert read_mark(run_dir) == late
-    waiting.join()

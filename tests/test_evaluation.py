@@ -26,6 +26,7 @@ from job.log.events import EVALUATION_KEYS
 from job.log.reader import merged_records
 from job.log.writer import EventLog
 from job.proofs.exactness import Traces
+from job.results import curves
 from job.results.curves import CurveDrawing, draw_curves
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
@@ -143,7 +144,7 @@ def test_averages_and_a_falling_rate_resume_exactly(tmp_path: Path) -> None:
     """A schedule over the run and averaged weights: killed and resumed, the same bytes; its length cannot change."""
     levers = small_settings(lr_schedule="cosine", ema_decay=0.99, autoencoder_dropout=0.1, encoder_lr=1e-3)
     whole, cut = Job(tmp_path / "whole", levers), Job(tmp_path / "cut", levers)
-    whole.interrupt(signal.SIGTERM, 881)  # a finished run keeps its newest checkpoint alone
+    whole.interrupt_near_the_end(signal.SIGTERM, 881)  # a finished run keeps its newest checkpoint alone
     kept_aside = [read_checkpoint(whole.run_dir.checkpoint_file(step)) for step in (840, 880)]
     assert whole.run() == 0, whole.output
     cut.interrupt(signal.SIGKILL, random.randrange(100, 700))
@@ -258,13 +259,16 @@ def test_curves_are_drawn_of_any_log(tmp_path: Path, small_job: Job) -> None:
 def test_curves_are_kept_fresh_by_a_process_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun when it is time, taken over when it is done, and not begun again at once."""
     monkeypatch.setattr("job.results.curves.FIRST_S", 0.0)
+    begin = curves._begin_to_draw
+    # Not at the lowest priority, at which it would give way to whatever else is tested here, for minutes.
+    monkeypatch.setattr(curves, "_begin_to_draw", lambda *what: begin(*what, "at-last"))
     run_dir = RunDir(tmp_path / "r")
     run_dir.path.mkdir()
     with contextlib.closing(CurveDrawing(run_dir, Outbox(run_dir))) as drawing:
         drawing.refresh()
         process = drawing._process
         assert process is not None
-        assert process.wait(240) == 0  # it gives way to whatever else runs here
+        assert process.wait(240) == 0
         drawing.refresh()
         assert run_dir.curves.read_bytes().startswith(b"\x89PNG")
         assert drawing._process is None

@@ -136,7 +136,7 @@ def _full(disk: Path) -> Iterator[None]:
                     with contextlib.suppress(OSError):
                         while not ended.is_set():
                             file.write(b"x" * size)
-                time.sleep(0.0002)
+                time.sleep(0.001)
 
     thread = threading.Thread(target=fill)
     thread.start()

@@ -103,7 +103,7 @@ def test_looking_commands_end_with_their_reader_and_others_do_all_they_were_aske
     ):
         script = f"{shlex.quote(sys.executable)} -P -m {command} | true; exit ${{PIPESTATUS[0]}}"
         done = subprocess.run(
-            ["bash", "-c", script], env=small_job.environment, capture_output=True, text=True, timeout=60, check=False
+            ["bash", "-c", script], env=small_job.environment, capture_output=True, text=True, timeout=150, check=False
         )
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert (tmp_path / "kept" / "small").is_dir()

@@ -26,7 +26,7 @@ def test_a_longer_limit_is_used(job: SlurmJob) -> None:
 
 def test_a_limit_that_is_shortened_loses_nothing(job: SlurmJob, whole: Traces) -> None:
     """To less than the delay of the signal, and with a clock that does not know yet: Slurm's own end still leaves time."""
-    job_id = job.submit(slurm_time="00:20:00")
+    job_id = job.submit(slurm_time="00:20:00", slurm_max_stalls=99)
     with job.resting_at(150, until_signalled=True):
         job.cluster.ask("scontrol", "update", f"JobId={job_id}", "TimeLimit=1")
     job.wait_until_finished(job_id)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, parent_of
+from cluster import Cluster, parent_of, sleeps
 from jobs import INTERVAL, LOGGED, SlurmJob, as_nobody
 
 from job.proofs.exactness import Traces
@@ -93,7 +93,7 @@ def _srun(job: SlurmJob) -> tuple[int, int]:
 def test_the_death_of_srun_costs_at_most_one_interval(job: SlurmJob, whole: Traces) -> None:
     """Its watchdog has Slurm kill the task at once: started again, whether its death or the batch script was quicker."""
     job_id = job.submit()
-    with job.resting_at(INTERVAL + LOGGED):
+    with job.resting_at(INTERVAL + LOGGED, until_signalled=True):
         os.kill(_srun(job)[0], signal.SIGKILL)
     job.wait_until_finished(job_id)
     (lost,) = job.lost()
@@ -266,16 +266,14 @@ def test_two_signals_during_a_save_lose_nothing(job: SlurmJob, whole: Traces) ->
 
 def test_a_run_that_finishes_while_it_is_preempted_is_not_trained_twice(job: SlurmJob, whole: Traces) -> None:
     """Slurm starts the job again although the run has just finished: it says so, ends well, and nothing changes."""
-    job_id = job.submit()
+    job_id = job.submit(on_end="kill -STOP $PPID")  # once its end is on record
     job.wait_until_step(300)
     deadline = time.monotonic() + 150
-    while job.status()["state"] != "finished":
+    while not (job.status()["state"] == "finished" and sleeps(job.process())):
         assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(job.process(), signal.SIGSTOP)  # Slurm's SIGCONT beside its SIGTERM wakes it
-    job.cluster.ask("scontrol", "requeue", job_id)
+        time.sleep(0.05)
     before = job.run_dir.events_file.read_bytes()
-    job.cluster.wait_for_state(job_id, "RUNNING")
+    job.cluster.ask("scontrol", "requeue", job_id)  # Slurm's SIGCONT beside its SIGTERM wakes it
     job.wait_until_finished(job_id)
     assert "finished already" in job.job_log()
     assert job.run_dir.events_file.read_bytes() == before

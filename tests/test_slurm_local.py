@@ -50,7 +50,7 @@ def test_a_local_run_outlives_the_command_and_finishes(small_job: Job, uninterru
 
 def test_a_time_limit_starts_it_again(tmp_path: Path) -> None:
     """With an explicit time limit submitit signals, the run saves, and is started again: a real requeue without Slurm."""
-    job = Job(tmp_path, small_settings(**ON_SLURM, slurm_time="1", slurm_signal_delay_s=45, slurm_max_stalls=99))
+    job = Job(tmp_path, small_settings(**ON_SLURM, slurm_time="1", slurm_signal_delay_s=20, slurm_max_stalls=99))
     assert job.slurm("submit", "--local", max_steps=10**6) == 0, job.output
     with job.resting_at(1, until_signalled=True):
         pass
@@ -86,6 +86,8 @@ def test_the_last_of_submitits_starts_says_so(tmp_path: Path) -> None:
     while [record["segment"] for record in job.events("stopped")][-1:] != [6]:
         assert time.monotonic() < deadline, job.records()[-3:]
         _doze(job)
+    with contextlib.suppress(OSError):
+        os.kill(job.process(), signal.SIGCONT)
     _wait_for_state(job, "waiting")
     verdict = job.status()["verdict"]
     assert "the last of the 6 starts" in verdict

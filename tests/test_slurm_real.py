@@ -55,8 +55,8 @@ def test_a_submitted_run_finishes_and_says_so_everywhere(job: SlurmJob, whole: T
 
 def test_the_clock_ends_segments_and_the_run_goes_on(job: SlurmJob, tmp_path: Path) -> None:
     """Time limits, by Slurm's own clock: the run comes back by itself and ends with the same bytes, no step lost."""
-    # Slurm looks every 30 s and signals before it would be too late: 15 to 45 s after the start, when the run trains.
-    limited = {"slurm_time": "00:01:00", "slurm_signal_delay_s": 15, "slurm_max_stalls": 99}
+    # Slurm looks every 30 s and signals before it would be too late: 75 to 105 s after the start, when the run trains.
+    limited = {"slurm_time": "00:02:00", "slurm_signal_delay_s": 15, "slurm_max_stalls": 99}
     first = job.submit(**limited, max_steps=10**6)
     assert "plan  time unknown" in job.output
     with job.resting_at(100, until_signalled=True):
@@ -64,7 +64,7 @@ def test_the_clock_ends_segments_and_the_run_goes_on(job: SlurmJob, tmp_path: Pa
     # How far it gets depends on the machine: cut it short there, and compare with a run of that length.
     with job.resting_at(1, segment=2, until_signalled=True):
         kept = job.status()  # for forecasts: the limit of this allocation, and the one wait so far
-        assert kept["started_at"] < kept["limit_at"] < iso(time.time() + 61)
+        assert kept["started_at"] < kept["limit_at"] < iso(time.time() + 121)
         assert [5 < wait_s < 100 for wait_s in kept["waits_s"]] == [True]
         job.cluster.ask("scancel", first)
     job.cluster.wait_for_state(first, "CANCELLED")
@@ -168,8 +168,7 @@ def test_cancel_ends_a_running_and_a_pending_job(job: SlurmJob, whole: Traces) -
 def test_a_signal_during_the_import_of_torch_waits_and_is_served(job: SlurmJob, whole: Traces) -> None:
     """USR2 before any handler could be there neither kills the job nor is lost."""
     job_id = job.submit()
-    job.cluster.wait_for_state(job_id, "RUNNING")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not job.job_log():  # submitit's first line: Python has begun
         assert time.monotonic() < deadline
         time.sleep(0.01)

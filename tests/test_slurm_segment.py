@@ -112,6 +112,7 @@ def test_a_preemption_without_a_grace_time_is_known_by_a_sigusr2_behind_the_sigt
     asked = stop()
     assert asked == "terminated"
     if comes_after_s is not None:
+        monkeypatch.setattr(leaving, "USER_SIGNAL_WAIT_S", 10.0)
         threading.Timer(comes_after_s, os.kill, (os.getpid(), signal.SIGUSR2)).start()
     leave = decide(asked, stop, START)
     assert leave is not None

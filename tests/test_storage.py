@@ -7,12 +7,15 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
+from cluster import stands_still
 from jobs import Job, strace
 
 from job.checkpoints import checkpoint as checkpoints
@@ -46,7 +49,13 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives up after a moment."""
+    """Gives up after a moment, by a clock that only its own pauses move."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     monkeypatch.setattr(patience, "PATIENCE_S", 0.3)
 
 
@@ -286,8 +295,12 @@ def test_a_run_whose_log_is_replaced_goes_on_saving(small_job: Job, uninterrupte
     small_job.wait_for_step(process, 300)
     log = small_job.run_dir.events_file
     copy = log.with_name("x")
+    process.send_signal(signal.SIGSTOP)  # or a record between the two would be in the old one alone
+    while not stands_still(process.pid):
+        time.sleep(0.005)
     copy.write_bytes(log.read_bytes())
     copy.replace(log)
+    process.send_signal(signal.SIGCONT)
     assert small_job.wait(process) == 0, small_job.output
     assert [record["reason"] for record in small_job.events("warning")] == ["log_replaced"]
     assert small_job.traces() == uninterrupted

@@ -1,5 +1,6 @@
 """`aae-slurm watch` as a process: on a terminal, and in a pipe."""
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -90,9 +91,10 @@ class Watch:
         fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def _read(self) -> None:
+        whole = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
         with contextlib.suppress(OSError):  # the terminal's other end is closed
             while data := os.read(self.reader, 65536):
-                self.output += data.decode()
+                self.output += whole.decode(data)
 
     def wait_for(self, words: str) -> None:
         """Wait until it has printed some words since this was asked last."""
@@ -200,11 +202,20 @@ def test_another_size_of_the_terminal_is_drawn_at_once(watch: Watch) -> None:
     watch.wait_for("training on n1")
     at = len(watch.output)
     watch.resize(watch.reader, 40)
-    time.sleep(2.5)
+    deadline = time.monotonic() + 30
+    while not 0 < _width_of_last_view(watch.output[at:]) <= 40:
+        assert time.monotonic() < deadline, watch.output[at:]
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert watch.end(process) == 130
-    last = watch.output[at:].rpartition("\x1b[H")[2].partition("\x1b[?")[0]
-    assert max(map(len, re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", last).replace("\r", "").splitlines())) <= 40
+    assert _width_of_last_view(watch.output[at:]) <= 40
+
+
+def _width_of_last_view(drawn: str) -> int:
+    """Columns of what was drawn last as a whole, 0 if nothing was."""
+    *_, last = ["", *drawn.split("\x1b[H")[1:]]
+    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", last.partition("\x1b[?")[0]).replace("\r", "")
+    return max(map(len, plain.splitlines()), default=0)
 
 
 @pytest.mark.process
@@ -226,8 +237,8 @@ def test_a_run_that_waits_without_a_job_ends_it(watch: Watch) -> None:
     process = watch.start()
     watch.wait_for("the scheduler does not answer")
     assert process.poll() is None
-    watch.status("waiting", 2, 120, reason="time_limit", verdict="saved")
     watch.queue.write_text("")
+    watch.status("waiting", 2, 120, reason="time_limit", verdict="saved")
     assert watch.end(process) == 1
     assert "submit again" in watch.output
     assert watch.output.endswith(

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 _MESSAGE_BYTES = 2**20
 
@@ -83,12 +84,12 @@ class Forge:
         )
         listener.close()
 
-    def start(self, arguments: list[str], environment: Mapping[str, str]) -> WarmProcess:
-        """Run `aae-job` with arguments in an environment."""
+    def start(self, arguments: list[str], environment: Mapping[str, str], rest_at: int | None = None) -> WarmProcess:
+        """Run `aae-job` with arguments in an environment; it stops itself by SIGSTOP once it has written a record of a step."""
         reader, writer = os.pipe()
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._address)
-        request = json.dumps([arguments, dict(environment), str(Path.cwd())]).encode()
+        request = json.dumps([arguments, dict(environment), str(Path.cwd()), rest_at]).encode()
         socket.send_fds(connection, [len(request).to_bytes(4, "big") + request], [writer])
         os.close(writer)
         return WarmProcess(connection, reader)
@@ -128,7 +129,7 @@ def _child(connection: socket.socket, output: int, request: bytes) -> Callable[[
             connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
         os._exit(0)
     connection.close()
-    arguments, environment, folder = json.loads(request)
+    arguments, environment, folder, rest_at = json.loads(request)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -141,7 +142,24 @@ def _child(connection: socket.socket, output: int, request: bytes) -> Callable[[
     from job.__main__ import main
     from job.output import leave
 
+    if rest_at is not None:
+        _rest_at(rest_at)
     return lambda: leave(main(arguments))
+
+
+def _rest_at(at_step: int) -> None:
+    from job.log.writer import EventLog
+
+    write = EventLog.write
+
+    def write_and_rest(log: EventLog, event: str, *, step: int, **fields: Any) -> bytes:
+        line = write(log, event, step=step, **fields)
+        if step >= at_step:
+            EventLog.write = write  # type: ignore[method-assign]
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return line
+
+    EventLog.write = write_and_rest  # type: ignore[assignment,method-assign]
 
 
 if __name__ == "__main__":
