@@ -100,7 +100,7 @@ def test_a_page_of_a_run_that_has_not_begun_or_lacks_everything(tmp_path: Path) 
     run_dir.settings_file.write_text("{}")
     (run_dir.final / "codes.npz").write_bytes(b"PK no zip")
     page = _page(run_dir, tmp_path / "out")
-    for words in ("no status.json", "nothing logged yet", "No lattice has been drawn", "codes.npz cannot be drawn"):
+    for words in ("no status.json", "nothing logged yet", "No lattice is here", "codes.npz cannot be drawn"):
         assert words in page
 
 

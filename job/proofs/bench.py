@@ -210,8 +210,8 @@ def table(result: Bench) -> list[str]:
     """The measurements for people."""
     settings, run = result.settings, result.of_run
     lines = [
-        f"{result.device} ({cpu_model()}), {settings.num_threads} threads, torch {torch.__version__}; "
-        f"{settings.dataset}, batch {settings.batch_size}, {settings.hidden_dim} hidden units",
+        f"{result.device} ({cpu_model()}), {settings.num_threads} thread{'s' * (settings.num_threads != 1)}, "
+        f"torch {torch.__version__}; {settings.dataset}, batch {settings.batch_size}, {settings.hidden_dim} hidden units",
         "",
         f"{'milliseconds a step':40}{'fresh':>9}{'aged':>9}{'aged/fresh':>12}{'x lecture':>11}{'aged':>7}{'x floor':>9}{'aged':>7}",
     ]

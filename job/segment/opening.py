@@ -27,19 +27,24 @@ def write_start(
     state: dict[str, Any] | None,
 ) -> None:
     """Write `started` or `resumed`; `state` is what is gone on from, None for none."""
-    total_steps, threads = settings.total_steps, settings.num_threads
-    start = {"total_steps": total_steps, "device": device, "num_threads": threads, **lease.claim.segment.owner.told()}
+    total_steps, num_threads = settings.total_steps, settings.num_threads
+    threads = f"{num_threads} thread{'s' * (num_threads != 1)}"
+    start = {
+        "total_steps": total_steps,
+        "device": device,
+        "num_threads": num_threads,
+        **lease.claim.segment.owner.told(),
+    }
     start["versions"] = versions()
     if lease.claim.number == 1:
         log.write("started", step=0, **start)
-        tell(f"starting on {device}, {threads} threads, {total_steps:,} steps")
+        tell(f"starting on {device}, {threads}, {total_steps:,} steps")
         return
     changed = changed_settings(state, settings) if state else {}
     log.write("resumed", step=step, **start, from_step=step, **past.told(), changed=changed)
     lost = f"; {past.steps_lost:,} steps ({past.seconds_lost:.0f} s) are done again" if past.steps_lost else ""
     tell(
-        f"resuming on {device}, {threads} threads, at step {step:,} of {total_steps:,}; "
-        f"the last segment {past.previous}{lost}"
+        f"resuming on {device}, {threads}, at step {step:,} of {total_steps:,}; the last segment {past.previous}{lost}"
     )
 
 

@@ -16,7 +16,7 @@ _MEASURE = "aae-slurm check --on-node"
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What is ahead of a run.
 
     `fastest` and `slowest` are the formula's terms at the paces of the fastest and the slowest segment known, None where no
@@ -122,7 +122,7 @@ def plan_run(
     steps_done: int = 0,
     requeue_s: float | None = None,
     known: Paces | None = None,
-) -> Plan:
+) -> RunPlan:
     """The plan of a run that has done so many steps already; `requeue_s` is what this cluster makes a requeued job wait.
 
     `known` are the paces below its runs directory, which are read where they are not given.
@@ -136,14 +136,14 @@ def plan_run(
         ends = (min(pace.fastest_ms for pace in paces), max(pace.slowest_ms for pace in paces))
         fastest, slowest = (forecast(steps, ms, allocation, start_up_s=start_up_s, wait_s=wait_s) for ms in ends)
     left = footprint(settings)
-    return Plan(settings, steps, allocation, left, paces, fastest, slowest, wait_s, met_s is not None)
+    return RunPlan(settings, steps, allocation, left, paces, fastest, slowest, wait_s, met_s is not None)
 
 
 @dataclass(frozen=True)
 class SweepPlan:
     """What is ahead of a sweep's runs, `parallel` of them at once, in their order; None: as many as Slurm lets."""
 
-    plans: list[Plan]
+    plans: list[RunPlan]
     parallel: int | None
 
     @property

@@ -17,7 +17,7 @@ from slurm.login.batch_script import Order, script_text
 from slurm.login.check.here import look_here
 from slurm.login.check.on_node import look_from_node
 from slurm.login.check.there import look_there
-from slurm.login.plan import Plan, plan_run
+from slurm.login.plan import RunPlan, plan_run
 from slurm.scheduler.site import Site, read_site
 
 _WORD, _NAME = 8, 13  # columns
@@ -81,7 +81,7 @@ def _tell(line: str) -> None:
     print(f"check: {line}", file=sys.stderr, flush=True)
 
 
-def _plan(configuration: Configuration, site: Site | str) -> Plan:
+def _plan(configuration: Configuration, site: Site | str) -> RunPlan:
     try:
         status = read_status(RunDir(configuration.settings.run_dir))
     except OSError:
@@ -100,7 +100,7 @@ def shown(line: Line) -> str:
     return "\n".join(told)
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: RunPlan) -> list[str]:
     """The plan for people, a line each."""
     return [_wrapped(f"  {word:<{_NAME - 3}} ", text) for word, text in plan.lines()]
 
