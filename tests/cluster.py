@@ -131,7 +131,7 @@ class Cluster:
         self.start_controller()
         for node in NODES:
             self.start_node(node)
-        self._wait_until_idle()
+        self.wait_until_idle()
 
     def start_controller(self) -> None:
         """Start slurmctld, with the jobs that it knew when it ended."""
@@ -230,7 +230,8 @@ class Cluster:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
 
-    def _wait_until_idle(self) -> None:
+    def wait_until_idle(self) -> None:
+        """Wait until both nodes would take a job."""
         deadline = time.monotonic() + 60
         while True:
             done = subprocess.run(

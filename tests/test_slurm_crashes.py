@@ -169,6 +169,7 @@ def test_a_lost_node_costs_at_most_one_interval(job: SlurmJob, whole: Traces) ->
         job.wait_until_finished(job_id)
     finally:
         job.cluster.start_node(node)
+        job.cluster.wait_until_idle()  # for whoever comes next
     assert job.cluster.ask("squeue", "-h", "-t", "all", "-j", job_id, "-o", "%N") != node
     (resumed,) = job.events("resumed")
     assert "ended by Slurm" in resumed["previous"]

@@ -385,7 +385,7 @@ def test_a_dry_run_is_what_is_sent_and_nothing_is_written(job: SlurmJob, cluster
         "SBATCH_PARTITION": "high",
         "SLURM_CPU_BIND": "x",
     }
-    changes = {"slurm_setup": '["module() { :; }", "module load \'a b\'"]', "slurm_extra": '{"nice": 7}'}
+    changes = {"slurm_setup": '["module() { :; }", "module load \'a b\'"]', "slurm_extra": '{"nice": 7, "hold": true}'}
     assert job.slurm("submit", "--dry-run", **changes) == 0
     dry = job.output
     assert job.slurm("submit", "--dry-run", "--json", **changes) == 0

@@ -204,7 +204,7 @@ def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces
 def test_a_job_whose_run_is_away_is_started_on_another_node(job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
     """The share goes away between the job's start and the run's: given up after a minute, counted by Slurm, and begun elsewhere."""
     begun, runs = tmp_path / "begun", job.run_dir.path.parent
-    job_id = job.submit(slurm_setup=f'["touch {begun}", "sleep 3"]')
+    job_id = job.submit(slurm_setup=f'["touch {begun}", "sleep 10"]')
     away = runs.with_name("away")
     deadline = time.monotonic() + 60
     while not begun.exists():
