@@ -155,9 +155,14 @@ class Cluster:
         assert daemon is not None
         processes = [pid for pid in _all_processes() if self._is_of_job(pid, job_id)]
         parents = {parent for pid in processes if _name(parent := parent_of(pid)) == "slurmstepd"}
-        for pid in (daemon, *parents, *processes):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        at_once = (daemon, *parents, *processes)
+        # First stopped, or those that live longer would act on the death of the others.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in at_once:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            while not all(map(stands_still, at_once)):
+                time.sleep(0.005)
 
     def _is_of_job(self, pid: int, job_id: str) -> bool:
         try:

@@ -121,8 +121,8 @@ class Job:
         process.send_signal(number)
         return self.wait(process)
 
-    def interrupt_near_the_end(self, number: signal.Signals, at_step: int) -> int:
-        """As `interrupt`, where so few steps are left that the run might be finished before the signal comes."""
+    def interrupt_right_at(self, number: signal.Signals, at_step: int) -> int:
+        """As `interrupt`, with no step made meanwhile, however late the signal comes."""
         process = self.start(rest_at=at_step)
         self.wait_for_step(process, at_step)
         while not stands_still(process.pid):

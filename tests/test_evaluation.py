@@ -144,7 +144,7 @@ def test_averages_and_a_falling_rate_resume_exactly(tmp_path: Path) -> None:
     """A schedule over the run and averaged weights: killed and resumed, the same bytes; its length cannot change."""
     levers = small_settings(lr_schedule="cosine", ema_decay=0.99, autoencoder_dropout=0.1, encoder_lr=1e-3)
     whole, cut = Job(tmp_path / "whole", levers), Job(tmp_path / "cut", levers)
-    whole.interrupt_near_the_end(signal.SIGTERM, 881)  # a finished run keeps its newest checkpoint alone
+    whole.interrupt_right_at(signal.SIGTERM, 881)  # a finished run keeps its newest checkpoint alone
     kept_aside = [read_checkpoint(whole.run_dir.checkpoint_file(step)) for step in (840, 880)]
     assert whole.run() == 0, whole.output
     cut.interrupt(signal.SIGKILL, random.randrange(100, 700))

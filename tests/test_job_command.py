@@ -146,7 +146,7 @@ def test_a_finished_run_says_so_and_goes_on_with_a_larger_total(small_job: Job, 
     assert small_job.run_dir.status_file.read_bytes() == before
     assert small_job.run(max_steps=300) == 2
     assert "has done 700 steps" in small_job.output
-    assert small_job.interrupt_near_the_end(signal.SIGTERM, 750) == 75
+    assert small_job.interrupt_right_at(signal.SIGTERM, 750) == 75
     assert not small_job.run_dir.final.exists()
     assert small_job.run() == 0
     assert small_job.events("resumed")[0]["changed"] == {"max_steps": [700, TOTAL]}

@@ -37,8 +37,8 @@ def test_a_killed_process_comes_back_by_itself(job: SlurmJob, whole: Traces) -> 
     assert failed[0]["peak_memory_bytes"] > 2**26
     resumed = job.events("resumed")
     assert [record["previous"] for record in resumed] == ["was killed", "was killed"]
-    assert all(0 < record["steps_lost"] <= INTERVAL + LOGGED for record in resumed)
-    assert all(record["seconds_lost"] > 0 for record in resumed)
+    assert all(0 <= record["steps_lost"] <= INTERVAL + LOGGED for record in resumed)  # 0 just after a checkpoint
+    assert all(record["seconds_lost"] >= 0 for record in resumed)
     assert job.traces() == whole
 
 
@@ -173,7 +173,8 @@ def test_a_lost_node_costs_at_most_one_interval(job: SlurmJob, whole: Traces) ->
     assert job.cluster.ask("squeue", "-h", "-t", "all", "-j", job_id, "-o", "%N") != node
     (resumed,) = job.events("resumed")
     assert "ended by Slurm" in resumed["previous"]
-    assert 0 < resumed["steps_lost"] <= INTERVAL + LOGGED
+    assert 0 <= resumed["steps_lost"] <= INTERVAL + LOGGED  # 0 just after a checkpoint
+    assert job.reasons() == []
     assert job.events("failed") == []
     assert job.traces() == whole
 
