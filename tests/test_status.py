@@ -186,7 +186,10 @@ def test_a_run_whose_process_was_killed_says_which_steps_are_lost(
     """Before the next segment has counted them."""
     queue.append(_job(_run("a", state="waiting", reason="killed", checkpoint_step=480), "PENDING", "BeginTime"))
     assert run(["a"]) == 0
-    assert "newest checkpoint at step 480; the last 20 are lost, and will be done again" in capsys.readouterr().out
+    assert (
+        "newest checkpoint at step 480; the last 20 are lost, and done again when the run goes on"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_job_that_was_cancelled_while_it_waited_has_nothing_to_be_mended(

@@ -79,7 +79,7 @@ def _steps(one: Shown) -> str:
     if kept.checkpoint_step is None:
         return f"{kept.step:,}{of}; no checkpoint yet"
     unsaved = kept.step - kept.checkpoint_step
-    tail = "not saved yet" if one.state == "running" else "lost, and will be done again"
+    tail = "not saved yet" if one.state == "running" else "lost, and done again when the run goes on"
     tail = f"; the last {unsaved:,} are {tail}" if unsaved > 0 and one.state != "finished" else ""
     return f"{kept.step:,}{of}; newest checkpoint at step {kept.checkpoint_step:,}{tail}"
 
