@@ -63,9 +63,8 @@ def export(run_dir: RunDir, folder: Path) -> str:
     damage = Damage()
     counts = Counter[str]()
     folder.mkdir(parents=True, exist_ok=True)
-    _remove(
-        folder, r"\.events\.out\.tfevents\.\d{12}\.aae\.\w+\.tmp"
-    )  # of one that was killed: TensorBoard would read it too
+    # Of one that was killed: TensorBoard would read it too.
+    _remove(folder, r"\.events\.out\.tfevents\.\d{12}\.aae\.\w+\.tmp")
     num_bytes = end_of_lines(run_dir.events_file)
     # TensorBoard wants `tfevents` in a name, and one that looks on takes what has grown under a new name alone.
     name = f"events.out.tfevents.{num_bytes:012d}.aae"
