@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,53 @@ def test_a_command_that_fails_is_a_warning(
     assert f"warning: {record['message']}" == said
     ours = f"AAE_RUN_DIR={run_dir.path}".encode()
     assert [path for path in Path("/proc").glob("[0-9]*/environ") if ours in _content(path)] == []
+
+
+@pytest.mark.process
+def test_what_is_ended_is_waited_for(
+    end: Callable[..., list[str]], run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what a shell that has ended itself left behind, and that the kernel takes its time to end."""
+    kill = os.killpg
+
+    def kill_late(*what: int) -> None:
+        threading.Timer(0.5, kill, what).start()
+
+    monkeypatch.setattr(os, "killpg", kill_late)
+    monkeypatch.setattr(on_end, "LIMIT_S", 0.3)
+    monkeypatch.setattr(on_end, "REAP_S", 60.0)
+    (said,) = end("sleep 77 &")
+    assert "was ended after 0 s" in said
+    ours = f"AAE_RUN_DIR={run_dir.path}".encode()
+    assert [path for path in Path("/proc").glob("[0-9]*/environ") if ours in _content(path)] == []
+
+
+@pytest.mark.process
+def test_a_command_that_ended_while_nobody_looked_has_ended_by_itself(
+    end: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last moment was over when this process came to look again."""
+    monkeypatch.setattr(on_end, "LIMIT_S", 0.5)
+    monkeypatch.setattr(on_end, "POLL_S", 2.0)
+    (said,) = end("sleep 0.2; exit 3")
+    assert "ended with exit code 3" in said
+
+
+@pytest.mark.process
+def test_a_ctrl_c_in_the_moment_of_its_start_is_for_the_command(
+    end: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has begun, and this process is not yet back from starting it."""
+    spawn = os.posix_spawn
+
+    def spawn_and_interrupt(*what: Any, **how: Any) -> int:
+        group = spawn(*what, **how)
+        os.kill(os.getpid(), signal.SIGINT)
+        return group
+
+    monkeypatch.setattr(os, "posix_spawn", spawn_and_interrupt)
+    (said,) = end("sleep 77")
+    assert "was ended by Ctrl-C" in said
 
 
 def _content(path: Path) -> bytes:

@@ -106,16 +106,17 @@ def _failure_of(command: str, variables: dict[str, str], say: Callable[[str], No
 
 def _code_of(group: int, is_interrupted: Callable[[], bool], say: Callable[[str], None]) -> int | None:
     """The exit code of a group's first process, once the last has ended; None if they had to be ended."""
-    began, code, said, until = time.monotonic(), None, False, None  # `until` when the end of those killed is waited for
-    while until is None or time.monotonic() < until:
+    began, code, said, give_up_at = time.monotonic(), None, False, None
+    while give_up_at is None or time.monotonic() < give_up_at:
         code = _reaped(group) if code is None else code
         if code is not None and not _lives(group):
-            return code if until is None else None
+            return code if give_up_at is None else None
         waited_s = time.monotonic() - began
-        if until is None and (waited_s > LIMIT_S or is_interrupted()):
+        if give_up_at is None and (waited_s > LIMIT_S or is_interrupted()):
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
-            until = time.monotonic() + REAP_S  # not longer: a file server that does not answer holds even a killed one
+            # Not longer: a file server that does not answer holds even a killed one.
+            give_up_at = time.monotonic() + REAP_S
         elif waited_s > SAID_AFTER_S and not said:
             said = True
             say(f"waiting up to {LIMIT_S:.0f} s for AAE_ON_END")
