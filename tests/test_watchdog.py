@@ -12,6 +12,7 @@ from jobs import Job, SlurmJob
 from job.proofs.exactness import Traces
 from job.segment.watchdog import AT_LEAST_S, FACTOR, Watchdog
 from job.training.clock import Clock
+from job.training.trainer import Trainer
 
 # A GPU that is lost looks like this: a call that never returns, in which other threads live on.
 HANGING = """
@@ -105,6 +106,14 @@ def test_time_that_stood_still_before_training_is_not_taken_off(monkeypatch: pyt
         now[0] += 5
         assert clock.lap(100) == 10
         assert clock.elapsed_s == 12
+
+
+def test_a_step_in_which_it_stood_still_is_not_the_slowest() -> None:
+    """Else a later one might hang twenty times as long as the job was suspended."""
+    trainer = object.__new__(Trainer)
+    trainer.clock, trainer.slowest_step_s = Clock(), 3601.0
+    trainer.stood_still(3600)
+    assert trainer.slowest_step_s == 1
 
 
 @pytest.mark.parametrize("limit", [{"step_limit_s": 3}, {"slurm_time": "00:01:00", "slurm_signal_delay_s": 15}])
