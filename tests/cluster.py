@@ -161,8 +161,7 @@ class Cluster:
             for pid in at_once:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-            while not all(map(stands_still, at_once)):
-                time.sleep(0.005)
+            wait_until_still(*at_once)
 
     def _is_of_job(self, pid: int, job_id: str) -> bool:
         try:
@@ -282,9 +281,10 @@ def sleeps(pid: int) -> bool:
     return False
 
 
-def stands_still(pid: int) -> bool:
-    """Whether a process is stopped, or gone: some time passes after the signal, the more of it the busier the machine is."""
-    return _stat(pid)[0] in ("T", "Z", "X", "")
+def wait_until_still(*pids: int) -> None:
+    """Wait until all are stopped, or gone: some time passes after the signal, the more of it the busier the machine is."""
+    while not all(_stat(pid)[0] in ("T", "Z", "X", "") for pid in pids):
+        time.sleep(0.005)
 
 
 def has_pending_signal(pid: int) -> bool:

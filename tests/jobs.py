@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import orjson
 import pytest
-from cluster import Cluster, sleeps, stands_still
+from cluster import Cluster, sleeps, wait_until_still
 from filelock import FileLock
 from warm import Forge, WarmProcess
 
@@ -123,10 +123,11 @@ class Job:
 
     def interrupt_right_at(self, number: signal.Signals, at_step: int) -> int:
         """As `interrupt`, with no step made meanwhile, however late the signal comes."""
+        assert not self.prefix, "it would not rest"
+        assert not self.cold, "it would not rest"
         process = self.start(rest_at=at_step)
         self.wait_for_step(process, at_step)
-        while not stands_still(process.pid):
-            time.sleep(0.005)
+        wait_until_still(process.pid)
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)
         return self.wait(process)
@@ -174,8 +175,7 @@ class Job:
         process = self.process()
         os.kill(process, signal.SIGSTOP)
         try:
-            while not stands_still(process):
-                time.sleep(0.005)
+            wait_until_still(process)
             yield process
             deadline = time.monotonic() + 150
             while until_signalled and sleeps(process):

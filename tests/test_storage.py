@@ -7,7 +7,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from typing import Any
 
 import orjson
 import pytest
-from cluster import stands_still
+from cluster import wait_until_still
 from jobs import Job, strace
 
 from job.checkpoints import checkpoint as checkpoints
@@ -296,8 +295,7 @@ def test_a_run_whose_log_is_replaced_goes_on_saving(small_job: Job, uninterrupte
     log = small_job.run_dir.events_file
     copy = log.with_name("x")
     process.send_signal(signal.SIGSTOP)  # or a record between the two would be in the old one alone
-    while not stands_still(process.pid):
-        time.sleep(0.005)
+    wait_until_still(process.pid)
     copy.write_bytes(log.read_bytes())
     copy.replace(log)
     process.send_signal(signal.SIGCONT)
