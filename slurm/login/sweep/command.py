@@ -87,8 +87,13 @@ def _ahead(asked: Asked, outcome: Outcome) -> SweepPlan:
     return SweepPlan(plans, sweep.arrays[-1].parallel if sweep is not None and sweep.arrays else None)
 
 
+def _typed(asked: Asked) -> str:
+    """The sweep as any shell finds it."""
+    return shlex.quote(str(asked.runs_dir / asked.sweep.name))
+
+
 def _told(asked: Asked, outcome: Outcome, ahead: SweepPlan) -> str:
-    name = shlex.quote(str(asked.runs_dir / asked.sweep.name))
+    name = _typed(asked)
     lines = [f"{len(outcome.finished):>5}  finished already"] if outcome.finished else []
     if outcome.live:
         example = next(iter(outcome.live.values()))
@@ -131,5 +136,5 @@ def _as_json(asked: Asked, outcome: Outcome) -> dict[str, Any]:
         "num_submitted": len(outcome.submitted),
         "num_missing": _num_missing(asked, outcome),
         "notes": outcome.notes,
-        "next": f"aae-slurm status {shlex.quote(str(asked.runs_dir / asked.sweep.name))}",
+        "next": f"aae-slurm status {_typed(asked)}",
     }
