@@ -2,9 +2,9 @@
 
 import sys
 
-from job.loading import interruptible
+from job.loading import loading
 
-with interruptible():
+with loading():
     from typing import NoReturn
 
     from job.commandline import run_command

@@ -7,7 +7,7 @@ from job.commandline import Parser, count
 from job.config.flags import add_settings, read_configuration_from
 from job.data.datasets import check_dataset
 from job.errors import EXIT_FINISHED
-from job.loading import interruptible
+from job.loading import loading
 from job.rundir.find import find_run
 
 
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
     settings = configuration.settings.with_cpus()
     check_dataset(settings.dataset, settings.data_dir)
 
-    with interruptible():
+    with loading():
         from job.proofs.bench import as_json, measure, table
         from job.proofs.folder import working_folder
         from job.proofs.quality import measure_quality, quality_json, quality_table

@@ -2,7 +2,7 @@
 
 from job.commandline import Parser, add_run, path
 from job.errors import EXIT_FINISHED, UsageError
-from job.loading import interruptible
+from job.loading import loading
 from job.results.destination import destination
 from job.rundir.directory import RunDir
 
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     if options.images is not None and options.images.resolve() == out.path:
         raise UsageError(f"--out {options.out} would replace the images; name another file")
 
-    with interruptible():
+    with loading():
         from job.data.own_images import read_own_images
         from job.results.codes import codes_of_data_set, codes_of_own
         from job.results.npz import write_npz

@@ -2,7 +2,7 @@
 
 from job.commandline import Parser, add_run
 from job.errors import EXIT_FINISHED
-from job.loading import interruptible
+from job.loading import loading
 from job.rundir.directory import RunDir
 
 
@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     run_dir: RunDir = options.run
 
-    with interruptible():
+    with loading():
         from job.evaluation.measures import encoded
         from job.evaluation.scores import evaluate_run, lines_of
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from job.commandline import Parser, add_run, count, number_between, positive
 from job.errors import EXIT_FINISHED, UsageError
-from job.loading import interruptible
+from job.loading import loading
 from job.results.destination import FOLDER, destination
 from job.rundir.directory import RunDir
 
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
         )
     mode = "unit" if options.extent is not None else options.mode
 
-    with interruptible():
+    with loading():
         from job.results.npz import write_npz
         from job.results.samples import PriorSamples, sample_lattice
         from job.results.weights import weights_at_work

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from job.commandline import Parser, add_run
-from job.loading import interruptible
+from job.loading import loading
 from job.rundir.directory import RunDir
 
 
@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     run_dir: RunDir = options.run
 
-    with interruptible():
+    with loading():
         from job.proofs.verify import verify_run
 
     findings = verify_run(run_dir)

@@ -4,7 +4,7 @@ from job.commandline import Parser, count
 from job.config.flags import add_settings, read_configuration_from
 from job.data.datasets import check_dataset
 from job.errors import EXIT_FINISHED
-from job.loading import interruptible
+from job.loading import loading
 
 
 def run(arguments: list[str]) -> int:
@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
     settings = configuration.settings.with_cpus()
     check_dataset(settings.dataset, settings.data_dir)
 
-    with interruptible():
+    with loading():
         from job.proofs.exactness import prove, table
         from job.proofs.folder import working_folder
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from job.data.datasets import check_dataset, check_files
 from job.errors import EXIT_FINISHED, EXIT_RESUMABLE, GraphError, HangError, TakenOverError, UsageError
+from job.loading import loading
 from job.log.writer import EventLog
 from job.machine import source_digest
 from job.output import lost as lost_output
@@ -118,14 +119,14 @@ class Run:
 
         Raises HopelessError if there is no GPU where one was given, or no checkpoint can be read where there was one.
         """
-        # What the end needs is loaded now too: the installation may be replaced while this process trains.
-        import job.training.final  # noqa: F401
-        from job.checkpoints.checkpoint import load_newest
-        from job.training.device import device_name, hardware, prepare_torch
-        from job.training.trainer import Trainer
+        with loading():
+            # What the end needs is loaded now too: the installation may be replaced while this process trains.
+            import job.training.final  # noqa: F401
+            from job.checkpoints.checkpoint import load_newest
+            from job.training.device import device_name, hardware, prepare_torch
+            from job.training.trainer import Trainer
 
-        lease = self._lease
-        digest = source_digest()  # of what this process begins with
+        lease, digest = self._lease, source_digest()  # of what this process begins with
         if lease.claim.number == 1 and not self._plan.is_new:
             self._patiently(lambda: check_files(self.settings.dataset, self.settings.data_dir, every_byte=True))
         no_graph = os.environ.get(NO_GRAPH)
