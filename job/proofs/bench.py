@@ -5,7 +5,6 @@ that follow each other, so that a machine that slows down slows both sides of a 
 measured after the other. Each mode is measured fresh, with new weights, and aged, as after some thousand steps.
 """
 
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from job.errors import AaeError, CheckpointError, UsageError
 from job.machine import cpu_model, versions
 from job.proofs.bench_beside import Beside, measure_beside, measure_ends
 from job.proofs.bench_modes import Mode, State, aged_state, serve
-from job.proofs.children import alone
+from job.proofs.children import alone, context
 from job.rundir.directory import RunDir
 from job.training.device import choose_device, device_name
 from job.training.graph import WARM_UP_STEPS
@@ -173,10 +172,9 @@ class _Player:
         self.mode = mode
         self.fresh_ms: list[float] = []
         self.aged_ms: list[float] = []
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
+        self._connection, theirs = context().Pipe()
         arguments = (mode, settings, device.type, aged, theirs)
-        self._process = context.Process(target=serve, args=arguments, daemon=True)
+        self._process = context().Process(target=serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
         for is_aged in (True, False):

@@ -4,16 +4,23 @@ import multiprocessing
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from job.errors import AaeError
 
 
+def context() -> ForkServerContext:
+    """Where such processes come from: forks of one that has loaded torch, and has computed nothing and met no GPU."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["job.proofs.bench_modes"])
+    return context
+
+
 def alone(work: Callable[..., Any], *arguments: Any) -> Any:
     """What a function of a module answers in a new process; raises AaeError if that ends without an answer."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_answer, args=(theirs, partial(work, *arguments)))
+    ours, theirs = context().Pipe()
+    process = context().Process(target=_answer, args=(theirs, partial(work, *arguments)))
     process.start()
     theirs.close()
     try:
