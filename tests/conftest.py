@@ -3,32 +3,35 @@
 import os
 import signal
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pluggy
 import pytest
 from cluster import MEMORY_CGROUPS, Cluster, running_cluster
+from commands import Commands
 from jobs import ON_SLURM, Job, SlurmJob, once, small_settings
 
 from job.proofs.exactness import Traces
 from job.segment.signals import Signals
 
 # The parallel test processes, and what they start, share the cores: with a thread each in every one of them they would
-# wait for each other's, ten times as long as one alone takes.
-os.environ["OMP_NUM_THREADS"] = "1"
-# Under nohup SIGHUP is ignored, which every process that is started here would inherit.
+# wait for each other's, ten times as long as one alone takes. Where there are two, they are not to spin while they wait.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# Under nohup SIGHUP is ignored, and SIGINT in the background of a script, which every process that is started here would inherit.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The size of the campaigns: CI runs the default, a person any."""
     parser.addoption(
-        "--size", type=int, default=4, help="interruptions, failing system calls, ... of each campaign [4]"
+        "--size", type=int, default=2, help="interruptions, failing system calls, ... of each campaign [2]"
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs Slurm or processes of its own, by its fixtures where it does not say so itself."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -38,20 +41,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("process")
     # First what waits long, most of all for Slurm, so that the quick tests fill the gaps.
     items.sort(
-        key=lambda item: [bool(item.get_closest_marker(name)) for name in ("slurm", "campaign", "process")],
+        key=lambda item: [bool(item.get_closest_marker(name)) for name in ("journey", "slurm", "campaign", "process")],
         reverse=True,
     )
+    # Each test process is given a stretch of them to begin with: they are dealt out, or one would be given all that is long.
+    num = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    items[:] = [item for first in range(num) for item in items[first::num]]
+
+
+@pytest.fixture
+def commands(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Commands of the test's own, first on PATH."""
+    commands = Commands(tmp_path_factory.mktemp("commands"))
+    monkeypatch.setenv("PATH", f"{commands.folder}:{os.environ['PATH']}")
+    return commands
 
 
 @pytest.fixture(autouse=True)
 def _no_process_unless_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that starts a process says so by its mark: those without one are run at every change."""
-    if not any(request.node.get_closest_marker(name) for name in ("slurm", "campaign", "process")):
+    """A test that starts a process other than a stand-in says so by its mark: those without one are run at every change."""
+    if any(request.node.get_closest_marker(name) for name in ("slurm", "campaign", "process")):
+        return
+    folder = request.getfixturevalue("commands").folder if "commands" in request.fixturenames else None
+    start = subprocess.Popen
 
-        def refuse(*arguments: object, **_: object) -> None:
-            raise AssertionError(f"a test that starts a process is marked as `process`: {arguments}")
+    def start_stand_in(command: Sequence[str], **named: Any) -> Any:
+        stands_in = folder is not None and (folder / command[0]).is_file()
+        assert stands_in, f"a test that starts a process is marked as `process`: {command}"
+        return start(command, **named)
 
-        monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(subprocess, "Popen", start_stand_in)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,55 @@ from job.rundir.directory import RunDir
 
 TOTAL = 900
 
+# For a sitecustomize: a step takes ten milliseconds, in which it costs next to no processor time.
+SLOW = """
+import sys, threading, time
+
+def slow_down():
+    while "torch" not in sys.modules:
+        time.sleep(0.01)
+    import torch  # waits until all of it is loaded
+
+    real = torch.addcmul  # which a step calls once
+
+    def addcmul(*arguments, **options):
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(0.01)
+        return real(*arguments, **options)
+
+    torch.addcmul = addcmul
+
+if "submitit.core._submit" in sys.orig_argv or sys.orig_argv[-2:] == ["slurm", "run"]:
+    threading.Thread(target=slow_down, daemon=True).start()
+"""
+
+# Stands for matplotlib in runs whose curves no test looks at: takes every call, and saves one pixel.
+UNDRAWN = """
+import base64, sys, types
+
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
+
+class Anything:
+    def __call__(self, *_, **__):
+        return self
+
+    def __getattr__(self, _):
+        return self
+
+    def __getitem__(self, _):
+        return self
+
+    def subplots(self, rows, *_, **__):
+        return [self] * rows
+
+    def savefig(self, file, **_):
+        file.write(PIXEL)
+
+for name in ("figure", "ticker", "backends", "backends.backend_agg"):
+    module = sys.modules[f"matplotlib.{name}"] = types.ModuleType(name)
+    module.__getattr__ = lambda _: Anything()
+"""
+
 Process: TypeAlias = "subprocess.Popen[str] | WarmProcess"
 
 
@@ -39,6 +89,18 @@ def forge() -> Forge:
     forge = Forge()
     atexit.register(forge.close)
     return forge
+
+
+@cache
+def _modules() -> Path:
+    """A folder with two of modules for PYTHONPATH: `undrawn` and `slow`; users other than root may read them."""
+    folder = Path(tempfile.mkdtemp(prefix="aae-modules-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for path, text in (("undrawn/matplotlib/__init__.py", UNDRAWN), ("slow/sitecustomize.py", SLOW)):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_text(text)
+    folder.chmod(0o755)
+    return folder
 
 
 def small_settings(**changes: object) -> dict[str, str]:
@@ -67,6 +129,9 @@ ON_SLURM: dict[str, Any] = {
     "lattice_every_steps": INTERVAL,
     "checkpoint_every_steps": INTERVAL,
 }
+IN_AN_HOUR = (
+    '{"begin": "now+1hour"}'  # for AAE_SLURM_EXTRA: a job that a test needs in the queue, and that nothing is to train
+)
 
 
 def strace(calls: str, inject: str, paths: Iterable[Path] = ()) -> tuple[str, ...]:
@@ -85,14 +150,31 @@ class Job:
         self.prefix: tuple[str, ...] = ()  # a command that is to run the command, such as strace
         self.cold = False  # whether torch is loaded by each of its processes anew
         self._log_size = 0
-        self.environment = {**os.environ, "AAE_RUNS_DIR": str(runs_dir), **settings}
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": f"{_modules()}/undrawn",
+            "AAE_RUNS_DIR": str(runs_dir),
+            **settings,
+        }
+
+    def draw(self) -> None:
+        """Have its curves drawn by matplotlib itself; for all other runs a pixel stands for them."""
+        self.environment["PYTHONPATH"] = self.environment["PYTHONPATH"].replace(f"{_modules()}/undrawn", "").strip(":")
+
+    def slow_down(self) -> None:
+        """Have a step of its jobs take so long that few are made while a test looks elsewhere."""
+        self.load_first(_modules() / "slow")
+
+    def load_first(self, folder: Path) -> None:
+        """Have its processes look for modules, such as a sitecustomize, in a folder first."""
+        self.environment["PYTHONPATH"] = f"{folder}:{self.environment['PYTHONPATH']}"
 
     def start(self, *arguments: str, module: str = "job", rest_at: int | None = None, **changes: Any) -> Process:
         """Start the command and return while it runs; one that is not cold stops once it has logged `rest_at` steps."""
         self._log_size = self.run_dir.events_file.stat().st_size if self.run_dir.events_file.exists() else 0
         environment = {**self.environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
-        if module == "job" and not self.prefix and not self.cold:
-            return forge().start(list(arguments), environment, rest_at)
+        if not self.prefix and not self.cold:
+            return forge().start(module, list(arguments), environment, rest_at)
         return subprocess.Popen(
             [*self.prefix, sys.executable, "-P", "-m", module, *arguments],
             env=environment,
@@ -279,7 +361,9 @@ def as_nobody(cluster: Cluster, **changes: object) -> Iterator[tuple[SlurmJob, C
         def submit(variables: dict[str, str]) -> str:
             done = subprocess.run(
                 [_python_for(nobody.pw_uid), "-P", "-m", "slurm", "submit"],
-                env=job.environment | {"PYTHONPATH": os.pathsep.join(_package_folders())} | variables,
+                env=job.environment
+                | {"PYTHONPATH": os.pathsep.join([f"{_modules()}/undrawn", *_package_folders()])}
+                | variables,
                 user=nobody.pw_uid,
                 group=nobody.pw_gid,
                 extra_groups=[],

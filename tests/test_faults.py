@@ -23,7 +23,7 @@ from job.proofs.verify import Finding, verify_run
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
 # 6.6 MB a checkpoint: three do not fit into 20 MB beside the one being written.
-ON_A_SMALL_DISK = {"hidden_dim": 200, "max_steps": 600, "checkpoint_every_steps": 30, "keep_checkpoints": 3}
+ON_A_SMALL_DISK = {"hidden_dim": 200, "max_steps": 300, "checkpoint_every_steps": 30, "keep_checkpoints": 3}
 
 
 @pytest.mark.campaign
@@ -179,7 +179,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_verdict(small_disk: Path, re
     """After the last step it waits a minute for room, then says so with exit code 3; with room the same command goes on."""
     job = Job(small_disk, small_settings(**ON_A_SMALL_DISK))
     process = job.start()
-    job.wait_for_step(process, 400)
+    job.wait_for_step(process, 200)
     process.send_signal(signal.SIGSTOP)
     with _full(small_disk):
         process.send_signal(signal.SIGCONT)
@@ -239,7 +239,7 @@ def test_an_installation_that_is_replaced_while_a_run_trains(
     for package in ("aae", "job", "slurm"):
         shutil.copytree(site_packages / package, tmp_path / "installed" / package)
     small_job.cold = True
-    small_job.environment["PYTHONPATH"] = str(tmp_path / "installed")
+    small_job.load_first(tmp_path / "installed")
     process = small_job.start()
     small_job.wait_for_step(process, 100)
     shutil.rmtree(tmp_path / "installed")

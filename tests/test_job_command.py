@@ -52,39 +52,38 @@ def test_a_run_leaves_all_that_the_run_directory_promises(small_job: Job) -> Non
         assert picture.text == {"step": str(TOTAL), "extent": "1.0", "latent_dim": "2", "mode": "unit"}  # type: ignore[attr-defined]
 
 
-def test_every_record_satisfies_the_printed_schema(small_job: Job) -> None:
-    """A stopped and resumed run's log is strict JSON, line by line, and holds to the schema, times included."""
-    small_job.interrupt(signal.SIGTERM, 200)
-    assert small_job.run() == 0
+def test_signals_save_and_stop_and_the_same_command_goes_on_to_the_same_bytes(
+    small_job: Job, uninterrupted: Traces
+) -> None:
+    """Each polite stop, at a random moment, loses no step; the log is strict JSON and holds to the printed schema."""
+    numbers = random.sample(sorted(POLITE), len(POLITE))
+    for segment, number in enumerate(numbers, start=1):
+        exit_code, reason = POLITE[number]
+        begun = small_job.status()["step"] if segment > 1 else 0
+        assert small_job.interrupt_right_at(number, begun + random.randrange(20, 150)) == exit_code, small_job.output
+        stopped = small_job.events("stopped")[-1]
+        status = small_job.status()
+        assert (stopped["segment"], stopped["reason"], status["reason"]) == (segment, reason, reason), number.name
+        assert (status["state"], status["exit_code"], status["step"]) == ("waiting", exit_code, stopped["step"])
+    assert small_job.run() == 0, small_job.output
+    assert [record["signal"] for record in small_job.events("signal")] == [number.name for number in numbers]
+    stops, resumes = small_job.events("stopped"), small_job.events("resumed")
+    assert [resumed["from_step"] for resumed in resumes] == [stopped["step"] for stopped in stops]
+    assert {(resumed["steps_lost"], resumed["seconds_lost"]) for resumed in resumes} == {(0, 0)}
+    assert small_job.traces() == uninterrupted
+    _satisfies_the_schema(small_job)
+
+
+def _satisfies_the_schema(job: Job) -> None:
     schema = jsonschema.Draft202012Validator(events_schema())
-    lines = small_job.run_dir.events_file.read_bytes().splitlines(keepends=True)
+    lines = job.run_dir.events_file.read_bytes().splitlines(keepends=True)
     for line in lines:
         assert line.endswith(b"\n")
         schema.validate(orjson.loads(line))
     names = {orjson.loads(line)["event"] for line in lines}
-    expected = {"started", "resumed", "step", "lattice", "checkpoint", "signal", "stopped", "finished"}
-    assert names == expected
+    assert names == {"started", "resumed", "step", "lattice", "checkpoint", "signal", "stopped", "finished"}
     with pytest.raises(jsonschema.ValidationError):
         schema.validate({**orjson.loads(lines[0]), "surprise": 1})
-
-
-@pytest.mark.parametrize("number", POLITE, ids=lambda n: n.name)
-def test_a_signal_saves_and_stops_and_the_same_command_ends_with_the_same_bytes(
-    number: signal.Signals, small_job: Job, uninterrupted: Traces
-) -> None:
-    """A polite stop at a random moment loses no step and no byte."""
-    exit_code, reason = POLITE[number]
-    assert small_job.interrupt(number, random.randrange(50, 500)) == exit_code, small_job.output
-    (stopped,) = small_job.events("stopped")
-    status = small_job.status()
-    assert stopped["reason"] == status["reason"] == reason
-    assert (status["state"], status["exit_code"], status["step"]) == ("waiting", exit_code, stopped["step"])
-    assert [r["signal"] for r in small_job.events("signal")] == [number.name]
-    assert small_job.run() == 0, small_job.output
-    (resumed,) = small_job.events("resumed")
-    assert resumed["from_step"] == stopped["step"] > 0
-    assert (resumed["steps_lost"], resumed["seconds_lost"]) == (0, 0)
-    assert small_job.traces() == uninterrupted
 
 
 def test_kills_at_random_moments_cost_at_most_the_checkpoint_interval(small_job: Job, uninterrupted: Traces) -> None:

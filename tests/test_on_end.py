@@ -4,7 +4,6 @@ import errno
 import os
 import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import LOGGED, Job, SlurmJob
+from commands import Commands
+from jobs import Job
 
 from job.config.settings_file import Record
 from job.config.sources import read_configuration
 from job.errors import SettingsError, TakenOverError
 from job.log.reader import last_records
-from job.proofs.exactness import Traces
 from job.rundir.claim import claim_run
 from job.rundir.directory import RunDir
 from job.rundir.liveness import Owner
@@ -188,10 +187,10 @@ def test_an_end_that_cannot_be_marked_is_told_by_its_writer(
 ) -> None:
     """A failed disk is what somebody has to hear of; not from one who has only found the end, nor of a run that others have now."""
 
-    def refuse(path: Path, content: bytes) -> None:
+    def refuse(path: Path, _: Path) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr(on_end, "create_exclusively", refuse)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
     command = f"echo told >> {tmp_path}/told"
     end(command, is_found=True)
     assert not (tmp_path / "told").exists()
@@ -259,31 +258,9 @@ def test_a_run_tells_that_it_has_failed_and_not_that_it_was_stopped(small_job: J
     assert told.read_text() == "failed\n"
 
 
-@pytest.mark.timeout(200)
-def test_the_batch_script_tells_of_a_run_that_was_killed(job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
-    """Its allowance is used up; the command submits it again from within the job that ends, and the next one tells too."""
-    told = tmp_path / "told"
-    submit = f"{shlex.quote(sys.executable)} -P -m slurm submit"
-    command = f'echo "$AAE_STATE, $AAE_VERDICT" >> {told}; if [ $AAE_STATE = failed ]; then {submit} >> {told}; fi'
-    first = job.submit(slurm_max_stalls=1, checkpoint_every_steps=10**6, on_end=command)
-    with job.resting_at(LOGGED) as process:
-        os.kill(process, signal.SIGKILL)
-    assert job.cluster.wait_for_state(first, "FAILED", "COMPLETED") == "FAILED"
-    lines = told.read_text().splitlines()
-    assert lines[0].startswith("failed, the process was killed by SIGKILL")
-    assert "so it is not started again by itself" in lines[0]
-    (second,) = [line.split()[-1] for line in lines if line.startswith("as ")]
-    assert second != first
-    job.wait_until_finished(second)
-    states = [line.split(",")[0] for line in told.read_text().splitlines()]
-    assert [state for state in states if state in ("failed", "finished")] == ["failed", "finished"]
-    assert job.events("warning") == []
-    assert job.traces() == whole
-
-
 @pytest.mark.process
 def test_the_batch_script_tells_what_the_task_did_not_live_to_tell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Commands
 ) -> None:
     """The run's end is on disk and not marked: told once, and by the job alone that wrote it."""
     told = tmp_path / "told"
@@ -294,7 +271,8 @@ def test_the_batch_script_tells_what_the_task_did_not_live_to_tell(
     record.write(run_dir)
     claim_run(run_dir, Owner.this_process("5")).note(cause="finished")
     write_status(run_dir, Status(state="finished", segment=1, job_id="5", step=9, total_steps=9))
-    monkeypatch.setattr(aftermath, "show_job", lambda *_: {"JobState": "RUNNING"})
+    commands.shows({"JobState": "RUNNING"})
+    commands.queue()
     for job_id, lines in (("6", ""), ("5", "finished\n"), ("5", "finished\n")):
         monkeypatch.setenv("SLURM_JOB_ID", job_id)
         aftermath.main([str(run_dir.path), "0"])

@@ -305,7 +305,7 @@ def test_a_recording_that_fails_on_a_gpu_costs_a_new_start(tmp_path: Path) -> No
     )
     job = Job(tmp_path / "refused", small_settings(device="cuda"))
     job.cold = True
-    job.environment["PYTHONPATH"] = str(tmp_path)
+    job.load_first(tmp_path)
     assert job.run() == 0, job.output
     assert [record["reason"] for record in job.events("warning")] == ["no_cuda_graph"]
     assert job.traces() == plain.traces()

@@ -1,14 +1,14 @@
 """Whose a job or a process is: nothing that is not surely the run's is believed in or ended, and all that is, is."""
 
-import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from jobs import Job, SlurmJob
+from jobs import IN_AN_HOUR, Job, SlurmJob
 
-from job.rundir.claim import newest_claim, read_segment
+from job.rundir.claim import claim_run, newest_claim, read_segment
+from job.rundir.liveness import Owner
 from job.rundir.status import read_status, write_status
 
 pytestmark = pytest.mark.timeout(300)
@@ -24,10 +24,10 @@ def _shim(job: SlurmJob, folder: Path, name: str, text: str) -> None:
 
 def test_a_job_that_only_bears_the_number_is_left_alone(job: SlurmJob) -> None:
     """After a wrap of the counter, say: cancel does not end it, and submit does not take it for the run's."""
-    first = job.submit(max_steps=10**6)
-    with job.resting_at(20, until_signalled=True):
-        job.cluster.ask("scancel", first)
-    job.cluster.wait_for_state(first, "CANCELLED")
+    first = job.submit(slurm_extra=IN_AN_HOUR)
+    owner = Owner.this_process(job_id=first, job_number=first, job_submitted="1", job_script="x")
+    claim_run(job.run_dir, owner.model_copy(update={"host": "elsewhere"}))
+    job.cluster.ask("scancel", first)
     other = job.cluster.ask("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600")
     status = read_status(job.run_dir)
     assert status is not None
@@ -35,34 +35,12 @@ def test_a_job_that_only_bears_the_number_is_left_alone(job: SlurmJob) -> None:
     assert job.slurm("cancel", "small") == 0, job.output
     assert job.cluster.wait_for_state(other, "RUNNING", "CANCELLED") == "RUNNING"
     write_status(job.run_dir, status.model_copy(update={"job_id": other}))
-    assert job.submit(slurm_extra='{"begin": "now+1hour"}') not in (first, other)
-
-
-def test_a_copy_is_a_run_of_its_own_and_a_link_is_not(job: SlurmJob) -> None:
-    """Cancelling a copy leaves the original's job; submitting through a link finds the job that is there."""
-    job_id = job.submit(max_steps=10**6)
-    with job.resting_at(20, until_signalled=True):
-        runs_dir = job.run_dir.path.parent
-        link = runs_dir.parent / "link"
-        link.symlink_to(runs_dir)
-        assert job.submit(max_steps=10**6, runs_dir=link) == job_id
-        assert "it has already" in job.output
-        shutil.copytree(job.run_dir.path, runs_dir / "copy")
-        assert job.slurm("status", "copy") == 1
-        assert "lost" in job.output
-        copy = Job(runs_dir, {k: v for k, v in job.environment.items() if k.startswith("AAE_")}, "copy")
-        assert copy.run(run_name="copy", max_steps=copy.status()["step"] + 300) == 0, copy.output
-        assert "waiting up to" not in copy.output
-        assert job.slurm("cancel", "copy") == 0
-        assert job.cluster.state(job_id) == "RUNNING"
-        cancelling = job.start("cancel", str(link / "small"), module="slurm")
-    assert job.wait(cancelling) == 0, job.output
-    assert job.cluster.state(job_id) == "CANCELLED"
+    assert job.submit(slurm_extra=IN_AN_HOUR) not in (first, other)
 
 
 def test_cancel_ends_every_job_of_the_run_and_tells_what_scancel_says(job: SlurmJob, tmp_path: Path) -> None:
     """Two jobs of one run, however that came about; a scancel that fails, and then one that works."""
-    first = job.submit(slurm_extra='{"begin": "now+1hour"}')
+    first = job.submit(slurm_extra=IN_AN_HOUR)
     (script,) = job.run_dir.slurm.glob(f"{first}_submission.sh")
     submitted = job.run_dir.slurm / "again.sh"
     submitted.write_text(script.read_text())

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from jobs import Job, SlurmJob
 
-from job.proofs.exactness import Traces
 from slurm.scheduler.queue import Job as QueuedJob
 from slurm.scheduler.reasons import helpless
 
@@ -66,12 +65,6 @@ def test_filters_of_the_shell_hide_no_job(job: SlurmJob) -> None:
     assert job.shown()["state"] == "submitted"
     assert job.slurm("cancel", "small") == 0, job.output
     assert job.cluster.state(job_id) == "CANCELLED"
-
-
-def test_a_job_without_the_shell_s_environment_trains_the_run(job: SlurmJob, whole: Traces) -> None:
-    """--export=NONE, by the user here, by the site elsewhere."""
-    job.wait_until_finished(job.submit(slurm_extra='{"export": "NONE"}'))
-    assert job.traces() == whole
 
 
 def test_a_script_whose_variables_were_dropped_on_the_way_is_refused(job: SlurmJob, tmp_path: Path) -> None:

@@ -178,8 +178,8 @@ def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces
     """Each some steps after the last; in the end the run is finished, with the bytes of one that nothing happened to."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(MADE_TO_FAIL)
+    job.load_first(tmp_path / "site")
     job.environment |= {
-        "PYTHONPATH": str(tmp_path / "site"),
         "TEST_FAULT": str(job.run_dir.path.parent / "fault"),
         "AAE_STEP_LIMIT_S": "5",
     }
@@ -201,6 +201,7 @@ def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces
     assert job.traces() == whole
 
 
+@pytest.mark.journey
 def test_a_job_whose_run_is_away_is_started_on_another_node(job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
     """The share goes away between the job's start and the run's: given up after a minute, counted by Slurm, and begun elsewhere."""
     begun, runs = tmp_path / "begun", job.run_dir.path.parent

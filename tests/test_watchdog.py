@@ -4,10 +4,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from jobs import Job, SlurmJob
+from jobs import Job
 
 from job.proofs.exactness import Traces
 from job.segment.watchdog import AT_LEAST_S, FACTOR, Watchdog
@@ -114,35 +113,6 @@ def test_a_step_in_which_it_stood_still_is_not_the_slowest() -> None:
     trainer.clock, trainer.slowest_step_s = Clock(), 3601.0
     trainer.stood_still(3600)
     assert trainer.slowest_step_s == 1
-
-
-@pytest.mark.parametrize("limit", [{"step_limit_s": 3}, {"slurm_time": "00:01:00", "slurm_signal_delay_s": 15}])
-def test_a_job_whose_task_hangs_is_started_again(
-    limit: dict[str, object], job: SlurmJob, whole: Traces, tmp_path: Path
-) -> None:
-    """Within its allowance, and in time where the allocation ends sooner: no TIMEOUT without a word."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        f"{HANGING}\n"
-        "def when_loaded():\n"
-        "    while not hasattr(sys.modules.get('torch'), 'addcmul'):\n"
-        "        time.sleep(0.01)\n"
-        "    hang(130)\n\n"
-        "if 'submitit.core._submit' in ' '.join(sys.orig_argv):\n"
-        "    threading.Thread(target=when_loaded, daemon=True).start()\n"
-    )
-    once = job.run_dir.slurm / "once"
-    setup = f"mkdir {once} 2>/dev/null && export PYTHONPATH={folder}:$PYTHONPATH || true"
-    job_id = job.submit(slurm_setup=f'["{setup}"]', **limit)
-    job.wait_until_finished(job_id)
-    assert [record["reason"] for record in job.events("failed")] == ["hung"], job.job_log()
-    first, *others = [record["previous"] for record in job.events("resumed")]
-    assert (first, {*others} <= {"stopped (time_limit)"}) == (
-        "failed (hung)",
-        True,
-    )  # a slow machine is at its limit again
-    assert job.traces() == whole
 
 
 class _Steps:

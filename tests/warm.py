@@ -1,4 +1,4 @@
-"""Starts `aae-job` as a fork of a process that has loaded torch, so that what a test is about begins seconds sooner.
+"""Starts `aae-job` and `aae-slurm` as forks of a process that has loaded torch, so that what a test is about begins seconds sooner.
 
 Nothing of a run is shared: the process that forks has imported modules, and neither started a thread nor drawn a number.
 What happens while Python starts and torch loads is tested with processes that start anew: all jobs of Slurm's and submitit's,
@@ -6,6 +6,8 @@ those of the campaigns, and every `Job` that is `cold`.
 """
 
 import contextlib
+import fcntl
+import importlib
 import json
 import os
 import select
@@ -14,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ _MESSAGE_BYTES = 2**20
 class WarmProcess:
     """A process that was forked for us, with what of `subprocess.Popen` the tests use; its output is one pipe."""
 
-    def __init__(self, connection: socket.socket, output: int) -> None:
+    def __init__(self, connection: socket.socket, output: int | None) -> None:
         self.returncode: int | None = None
         self._output = output
         self._connection = connection
@@ -34,6 +37,7 @@ class WarmProcess:
         """The exit code, negative for a signal; None while it runs."""
         if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
             self.returncode = int(self._told())
+            self._connection.close()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -46,12 +50,12 @@ class WarmProcess:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
         """Wait for its end; returns what it has printed. Raises subprocess.TimeoutExpired."""
+        assert self._output is not None, "its output goes elsewhere"
         printed = b""
         while select.select([self._output], [], [], timeout)[0] and (part := os.read(self._output, 65536)):
             printed += part
         self.wait(timeout)
         os.close(self._output)
-        self._connection.close()
         return printed.decode(), None
 
     def send_signal(self, number: int) -> None:
@@ -84,12 +88,23 @@ class Forge:
         )
         listener.close()
 
-    def start(self, arguments: list[str], environment: Mapping[str, str], rest_at: int | None = None) -> WarmProcess:
-        """Run `aae-job` with arguments in an environment; it stops itself by SIGSTOP once it has written a record of a step."""
-        reader, writer = os.pipe()
+    def start(
+        self,
+        module: str,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        rest_at: int | None = None,
+        output: int | None = None,
+    ) -> WarmProcess:
+        """Run `aae-job` or `aae-slurm`, by its module; it stops itself once it has logged the step to rest at.
+
+        With an `output`, a descriptor of the caller's, it begins a session of its own, of which that is the terminal if it is one.
+        """
+        reader, writer = os.pipe() if output is None else (None, os.dup(output))
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._address)
-        request = json.dumps([arguments, dict(environment), str(Path.cwd()), rest_at]).encode()
+        what = [module, arguments, dict(environment), str(Path.cwd()), rest_at, output is not None]
+        request = json.dumps(what).encode()
         socket.send_fds(connection, [len(request).to_bytes(4, "big") + request], [writer])
         os.close(writer)
         return WarmProcess(connection, reader)
@@ -129,7 +144,7 @@ def _child(connection: socket.socket, output: int, request: bytes) -> Callable[[
             connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
         os._exit(0)
     connection.close()
-    arguments, environment, folder, rest_at = json.loads(request)
+    module, arguments, environment, folder, rest_at, in_own_session = json.loads(request)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -138,10 +153,14 @@ def _child(connection: socket.socket, output: int, request: bytes) -> Callable[[
         os.dup2(source, target)
     os.close(output)
     os.close(null)
+    if in_own_session:
+        os.setsid()
+        if os.isatty(1):
+            fcntl.ioctl(1, termios.TIOCSCTTY, 0)
 
-    from job.__main__ import main
     from job.output import leave
 
+    main = importlib.import_module(f"{module}.__main__").main
     if rest_at is not None:
         _rest_at(rest_at)
     return lambda: leave(main(arguments))
@@ -163,17 +182,16 @@ def _rest_at(at_step: int) -> None:
 
 
 if __name__ == "__main__":
-    import job.commands.train
     import job.evaluation.scores
     import job.results.samples
     import job.training.final
     import job.training.trainer  # noqa: F401
-    from job.results.curves import draw_curves
-    from job.rundir.directory import RunDir
+    from job.commands import COMMANDS as JOB_COMMANDS
+    from job.commands import TRAIN
+    from slurm.login import COMMANDS as SLURM_COMMANDS
 
-    # What drawing looks up once: fonts, and how to set a number in them.
-    with tempfile.TemporaryDirectory() as empty:
-        draw_curves(RunDir(Path(empty)))
+    for name in (TRAIN, *(command.module for command in (*JOB_COMMANDS.values(), *SLURM_COMMANDS.values()))):
+        importlib.import_module(name)
 
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork takes no threads along"
     command = _serve(socket.socket(fileno=int(sys.argv[1])))
