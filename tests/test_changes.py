@@ -32,7 +32,7 @@ def test_other_code_under_a_run_is_told(small_job: Job, tmp_path: Path) -> None:
     assert small_job.interrupt(signal.SIGTERM, at_step=50) == 75
     before = orjson.loads(small_job.run_dir.settings_file.read_bytes())["source_digest"]
     small_job.cold = True
-    small_job.environment["PYTHONPATH"] = str(_another_release(tmp_path / "other"))
+    small_job.load_first(_another_release(tmp_path / "other"))
     assert small_job.run(max_steps=200) == 0, small_job.output
     assert [record["reason"] for record in small_job.events("warning")] == ["source_changed"]
     assert "SHA-256 of the installed code" in small_job.output
@@ -61,7 +61,7 @@ def test_another_model_of_gpu_is_told_with_what_avoids_it() -> None:
 
 def test_more_threads_than_cpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a move to a smaller machine: their number is kept, and both numbers are told."""
-    monkeypatch.setattr("job.segment.opening.allotted_cpus", lambda: 2)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
     assert of_machine(Settings(num_threads=2)) == []
     ((reason, message),) = of_machine(Settings(num_threads=8))
     assert reason == "few_cpus"

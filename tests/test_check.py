@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Commands
 
 from job.config.allocation import Allocation
 from job.config.settings import Settings
 from job.config.sources import read_configuration
 from job.segment.footprint import footprint
 from slurm.findings import CheckDir, Line
-from slurm.login.check import command, here, there
+from slurm.login.check import command, here
 from slurm.login.check.here import filesystem_of, look_here
 from slurm.login.check.on_node import _ended_without_a_word
 from slurm.login.check.there import look_there
@@ -27,9 +28,9 @@ SITE = Site(CONFIG, {"low": LOW, "high": HIGH}, [NODES, replace(NODES, partition
 
 
 @pytest.fixture(autouse=True)
-def _accepts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """sbatch is asked in the tests on the real Slurm."""
-    monkeypatch.setattr(there, "_accepted", lambda *_: Line("accepted", "ok", ""))
+def _accepts(commands: Commands) -> None:
+    """An sbatch that would take any script; the real one is asked in the tests on the real Slurm."""
+    commands.add("sbatch", "echo 'sbatch: Job 7 to start at 2026-01-01T00:00:00 using 2 processors on n1' >&2")
 
 
 def _lines(site: Site | str = SITE, **request: Any) -> dict[str, Line]:
@@ -237,9 +238,9 @@ def test_a_job_that_ends_without_a_word_is_told_by_what_it_printed(tmp_path: Pat
     assert "ends with: first | ModuleNotFoundError: torch" in _ended_without_a_word(check_dir).text
 
 
-def test_a_node_with_other_files_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_with_other_files_ends_at_once(tmp_path: Path, commands: Commands) -> None:
     """The request that it reads is not the one that it was sent with: nothing is written there."""
-    monkeypatch.setattr("slurm.node.start.list_jobs", lambda **_: [])
+    commands.queue()
     with pytest.raises(SystemExit, match="other files there"):
         look(str(tmp_path), "1", {"SLURM_JOB_ID": "7"})
     assert list(tmp_path.iterdir()) == []

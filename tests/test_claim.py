@@ -179,10 +179,14 @@ def test_a_run_whose_first_sign_of_life_cannot_be_written_gives_up(
 ) -> None:
     """The claim is there, and then the disk takes no more, not even a moment later: one message, no traceback."""
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
+    replace = Path.replace
 
-    monkeypatch.setattr("job.rundir.heartbeat.write_status", refuse)
+    def refuse(path: Path, target: Path) -> Path:
+        if target == run_dir.status_file:
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
     monkeypatch.setattr("job.rundir.patience.PATIENCE_S", 0.2)
     settings = Settings(runs_dir=run_dir.path.parent, run_name=run_dir.path.name)
     with (

@@ -6,22 +6,22 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from commands import Commands
 from made_runs import LATTICES, claim, line, make_run, step_line, write_lattice
 from PIL import Image
 
 from job.errors import UsageError
-from job.rundir import small_file
 from job.rundir.directory import RunDir
 from job.rundir.status import Status, write_status
 from slurm.login import collect
-from slurm.login.keeping import film, folder
-from slurm.login.keeping import run as keeping
+from slurm.login.keeping import film
 from slurm.login.keeping.film import MAX_FRAMES, evenly, make_film
 
 KEPT = {
@@ -116,12 +116,14 @@ def test_a_folder_that_cannot_be_looked_into_costs_no_other(
 ) -> None:
     """It is named, with exit code 1."""
 
-    def names_in(path: Path) -> list[str]:
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
         if path == run_dir.lattices:
             raise PermissionError(13, "Permission denied")
-        return small_file.names_in(path)
+        return listed(path)
 
-    monkeypatch.setattr(keeping, "names_in", names_in)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     assert _collect(run_dir, out) == 1
     assert "lattices/ is left out: Permission denied" in capsys.readouterr().err
     assert {"weights.safetensors", "report.html", "SHA256SUMS"} <= set(_files(out / "made"))
@@ -134,18 +136,22 @@ def test_again_nothing_is_written_but_what_has_changed(
     _collect(run_dir, out)
     before = {path: path.stat().st_ino for path in (out / "made").rglob("*")}
     capsys.readouterr()
-    read: list[Path] = []
-    real = folder.sha256
+    read: list[str] = []
+    real = hashlib.file_digest
 
-    def sha256(path: Path) -> str:
-        read.append(path)
-        return real(path)
+    def file_digest(file: Any, name: str) -> Any:
+        read.append(file.name)
+        return real(file, name)
 
-    monkeypatch.setattr(folder, "sha256", sha256)
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", file_digest)
+        code = _collect(run_dir, out)
+    assert code == 0
+    assert read
     assert _collect(run_dir, out) == 0
     assert f"0 written, {len(KEPT) - 2} unchanged\n" in capsys.readouterr().out
     assert {path: path.stat().st_ino for path in (out / "made").rglob("*")} == before
-    assert not [path for path in read if "lattices/" in str(path)]
+    assert not [name for name in read if "lattices/" in str(name)]
 
     then = run_dir.final_weights.stat()
     run_dir.final_weights.write_bytes(b"heights")
@@ -294,7 +300,11 @@ def test_another_run_of_the_same_name_is_not_mixed_in(
 
 
 def test_a_run_that_goes_on_is_collected_as_it_stands(
-    run_dir: RunDir, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run_dir: RunDir,
+    out: Path,
+    commands: Commands,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is pruned while it is looked at is no failure, what an earlier collect has kept of it stays; a torn line waits."""
     _collect(run_dir, out)
@@ -302,17 +312,18 @@ def test_a_run_that_goes_on_is_collected_as_it_stands(
         path.unlink()
     run_dir.final.rmdir()
     write_status(run_dir, Status(state="running", job_id="7", step=350, total_steps=600, segment=3))
-    monkeypatch.setattr("slurm.login.clusters.list_jobs", lambda *_, **__: None)
+    commands.add("squeue", "exit 1")
     with run_dir.events_file.open("ab") as log:
         log.write(line("resumed", 300, 3, 90, from_step=300, steps_lost=0, seconds_lost=0.0, host="n") + b'{"time"')
-    real = folder.Folder.copy
+    looked_at = Path.stat
+    pruned = run_dir.lattice_file(200)
 
-    def copy(self: Any, source: Path, *rest: Any, **named: Any) -> None:
-        if source.name == "step-000000000200.png":
-            source.unlink()
-        real(self, source, *rest, **named)
+    def prune(path: Path, **named: Any) -> os.stat_result:
+        if path == pruned:
+            path.unlink(missing_ok=True)
+        return looked_at(path, **named)
 
-    monkeypatch.setattr(folder.Folder, "copy", copy)
+    monkeypatch.setattr(Path, "stat", prune)
     assert _collect(run_dir, out) == 0
     told = capsys.readouterr()
     assert (told.err, "those here are of an earlier end" in told.out) == ("", True)

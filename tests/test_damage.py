@@ -6,6 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from commands import Commands
 from jobs import Job
 
 from job.log.reader import merged_records
@@ -20,7 +21,6 @@ from slurm.login import collect
 from slurm.login.cancel import cancel_runs
 from slurm.login.log import print_log
 from slurm.login.states import show
-from slurm.node import restart as restarting
 
 
 def lose_page(path: Path, start: int, num_bytes: int) -> None:
@@ -136,7 +136,7 @@ def test_a_start_that_is_meant_lifts_a_damaged_mark(content: bytes, small_job: J
 
 @pytest.mark.process
 def test_what_a_power_cut_damages_does_not_keep_slurm_from_starting_a_run_again(
-    small_job: Job, monkeypatch: pytest.MonkeyPatch
+    small_job: Job, monkeypatch: pytest.MonkeyPatch, commands: Commands
 ) -> None:
     """status.json, which is never synced, and the end of the log are lost; what comes after the job reads both."""
     small_job.interrupt(signal.SIGKILL, at_step=300)
@@ -144,12 +144,10 @@ def test_what_a_power_cut_damages_does_not_keep_slurm_from_starting_a_run_again(
     run_dir.status_file.write_bytes(b"")
     size = run_dir.events_file.stat().st_size
     lose_page(run_dir.events_file, size - 400, 200)
-    requeued: list[str] = []
-    monkeypatch.setattr(aftermath, "show_job", lambda *_: {"JobState": "RUNNING"})
-    monkeypatch.setattr(restarting, "requeue", requeued.append)
+    commands.shows({"JobState": "RUNNING"})
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     aftermath.main([str(run_dir.path), "137"])
-    assert requeued == ["5"]
+    assert commands.calls[-1] == "scontrol requeue 5"
     status = small_job.status()
     assert (status["state"], status["reason"], status["segment"]) == ("waiting", "killed", 2)
     assert small_job.run() == 0, small_job.output
@@ -183,7 +181,7 @@ def test_following_never_sees_a_line_that_is_cut_as_torn(
         else:
             run_dir.events_file.write_bytes(content)
 
-    monkeypatch.setattr("slurm.login.log.rest", next_moment)
+    monkeypatch.setattr("time.sleep", next_moment)
     print_log(run_dir, event=None, fields=["step"], csv=True, follow=True)
     told = capfd.readouterr()
     assert told.out.split() == ["step", "1", "3", "4", "5", "6", "7"]

@@ -5,6 +5,7 @@ import errno
 import json
 import random
 import signal
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from job.log.events import EVALUATION_KEYS
 from job.log.reader import merged_records
 from job.log.writer import EventLog
 from job.proofs.exactness import Traces
-from job.results import curves
 from job.results.curves import CurveDrawing, draw_curves
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
@@ -243,6 +243,7 @@ def test_curves_are_drawn_of_any_log(tmp_path: Path, small_job: Job) -> None:
     empty.path.mkdir()
     EventLog(empty, 1, Outbox(empty))
     assert draw_curves(empty).startswith(b"\x89PNG")
+    small_job.draw()
     small_job.environment |= {f"AAE_{n.upper()}": str(v) for n, v in LENIENT.items()}
     small_job.interrupt(signal.SIGTERM, 100)
     assert small_job.run() == 0, small_job.output
@@ -259,9 +260,10 @@ def test_curves_are_drawn_of_any_log(tmp_path: Path, small_job: Job) -> None:
 def test_curves_are_kept_fresh_by_a_process_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun when it is time, taken over when it is done, and not begun again at once."""
     monkeypatch.setattr("job.results.curves.FIRST_S", 0.0)
-    begin = curves._begin_to_draw
     # Not at the lowest priority, at which it would give way to whatever else is tested here, for minutes.
-    monkeypatch.setattr(curves, "_begin_to_draw", lambda *what: begin(*what, "at-last"))
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@" at-last\n')
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     run_dir = RunDir(tmp_path / "r")
     run_dir.path.mkdir()
     with contextlib.closing(CurveDrawing(run_dir, Outbox(run_dir))) as drawing:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from job.log import reader
 from job.log.reader import last_records, merged_records, read_lines
 from job.log.writer import EventLog, cut_torn_line
 from job.rundir.directory import RunDir
@@ -119,14 +117,19 @@ def test_following_prints_a_record_once_that_comes_while_the_log_is_read(
     """What is appended between the first look at the log and the end of its first reading is left to the following."""
     run_dir.events_file.write_bytes(_record("step", 1))
     write_status(run_dir, Status(state="finished", total_steps=2, step=2))
-    append = _record("step", 2)
+    opened = Path.open
+    looks = 0
 
-    def merged_lines(*arguments: Any) -> Iterator[Any]:
-        with run_dir.events_file.open("ab") as file:
-            file.write(append)
-        return reader.merged_lines(*arguments)
+    def open_and_append(path: Path, *how: Any, **named: Any) -> Any:
+        nonlocal looks
+        if path == run_dir.events_file:
+            looks += 1
+            if looks == 2:  # the first has found where the log ends now
+                with opened(path, "ab") as file:
+                    file.write(_record("step", 2))
+        return opened(path, *how, **named)
 
-    monkeypatch.setattr("slurm.login.log.merged_lines", merged_lines)
+    monkeypatch.setattr(Path, "open", open_and_append)
     print_log(run_dir, event="step", fields=["step"], csv=True, follow=True)
     assert capfd.readouterr().out.split() == ["step", "1", "2"]
 

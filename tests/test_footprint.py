@@ -15,7 +15,6 @@ from job.config.settings_file import Record, recorded_settings
 from job.config.sources import read_configuration
 from job.log.series import MAX_BUCKETS, Marks, Series
 from job.output import size
-from job.results import curves
 from job.results.curves import curves_at_last
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
@@ -94,12 +93,10 @@ def test_a_last_picture_that_cannot_be_drawn_costs_no_run_its_end(
     """It hangs, dies, or there is no memory for its process: that is raised in time, as what `finish` goes on from."""
     run_dir = RunDir(tmp_path)
 
-    def begin(_: RunDir, picture: object, *__: str) -> "subprocess.Popen[bytes]":
-        if fault == "is refused":
-            raise BlockingIOError(11, "Resource temporarily unavailable")
-        return subprocess.Popen(["sleep", "600"] if fault == "hangs" else ["false"])
-
-    monkeypatch.setattr(curves, "_begin_to_draw", begin)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{'exec sleep 600' if fault == 'hangs' else 'exit 1'}\n")
+    python.chmod(0o644 if fault == "is refused" else 0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
     began = time.monotonic()
     with pytest.raises((OSError, subprocess.SubprocessError)):
         curves_at_last(run_dir, 0.5)

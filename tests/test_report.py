@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from commands import Commands
 from made_runs import line, make_run, step_line, write_lattice
 
 from job.commandline import Parser
@@ -54,11 +55,9 @@ def _page(run_dir: RunDir, out: Path) -> str:
         ({"state": "waiting", "step": 0, "total_steps": 0}, "step 0, of how many is not known"),
     ],
 )
-def test_a_page_says_how_its_run_stands(
-    status: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_says_how_its_run_stands(status: dict[str, Any], words: str, tmp_path: Path, commands: Commands) -> None:
     """In its first lines, as `status` shows it, with what it failed of and what to type next."""
-    monkeypatch.setattr("slurm.login.clusters.list_jobs", lambda *_, **__: [] if "Lost" in words else None)
+    commands.add("squeue", "" if "Lost" in words else "exit 1")
     page = _page(make_run(tmp_path / "runs", status=status), tmp_path / "out")
     head = page.partition("<main>")[0]
     assert words in head

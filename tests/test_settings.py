@@ -318,7 +318,7 @@ def test_versions_are_those_that_the_process_began_with(monkeypatch: pytest.Monk
     def gone(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("job.machine.version", gone)
+    monkeypatch.setattr("importlib.metadata.distribution", gone)
     assert versions() == began_with
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from commands import Commands
 from jobs import Job
 
 from job.rundir.cancel import CancelMark
@@ -16,12 +17,8 @@ from job.rundir.claim import Segment, newest_claim
 from job.rundir.directory import create_exclusively
 from job.rundir.liveness import Owner, process_start_of
 from job.rundir.status import now, read_status, write_status
-from job.segment.crash import Crash
 from slurm import aftermath
 from slurm.node import leave as leaving
-from slurm.node import limit as limiting
-from slurm.node import restart as restarting
-from slurm.node import start as starting
 from slurm.node.leave import Leave, _meaning_of_signal, decide
 from slurm.node.limit import Limit
 from slurm.node.signals import AllocationStop
@@ -71,13 +68,12 @@ def test_slurms_view_of_the_job_tells_what_a_signal_means(
     ],
 )
 def test_an_element_of_an_array_is_called_by_array_and_task(
-    number: str, queue: list[tuple[str, str, str]] | None, expected: str, monkeypatch: pytest.MonkeyPatch
+    number: str, queue: list[tuple[str, str, str]] | None, expected: str, commands: Commands
 ) -> None:
     """Whatever its number is."""
-    jobs = (
-        None if queue is None else [QueuedJob(one, other, "7", state, "None", "(null)") for one, other, state in queue]
-    )
-    monkeypatch.setattr(starting, "list_jobs", lambda job_id: jobs)
+    commands.queue(QueuedJob(one, other, "7", state, "None", "(null)") for one, other, state in queue or [])
+    if queue is None:
+        commands.add("squeue", "exit 1")
     start = Start.of({"SLURM_JOB_ID": number, "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"})
     assert start is not None
     assert (start.job_id, start.number) == (expected, number)
@@ -104,10 +100,10 @@ def stop() -> Iterator[AllocationStop]:
 
 @pytest.mark.parametrize(("comes_after_s", "reason"), [(0.0, "preemption"), (0.2, "preemption"), (None, "requeue")])
 def test_a_preemption_without_a_grace_time_is_known_by_a_sigusr2_behind_the_sigterm(
-    comes_after_s: float | None, reason: str, stop: AllocationStop, monkeypatch: pytest.MonkeyPatch
+    comes_after_s: float | None, reason: str, stop: AllocationStop, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slurm sends both, apart from each other; on a busy node the SIGTERM may be served before the other has come."""
-    monkeypatch.setattr(leaving, "show_job", lambda _: {"JobState": "COMPLETING", "Restarts": "2"})
+    commands.shows({"JobState": "COMPLETING", "Restarts": "2"})
     os.kill(os.getpid(), signal.SIGTERM)
     asked = stop()
     assert asked == "terminated"
@@ -120,11 +116,10 @@ def test_a_preemption_without_a_grace_time_is_known_by_a_sigusr2_behind_the_sigt
 
 
 def test_a_sigusr2_that_comes_before_slurm_tells_of_the_preemption_is_looked_at_again(
-    stop: AllocationStop, monkeypatch: pytest.MonkeyPatch
+    stop: AllocationStop, commands: Commands
 ) -> None:
     """Else it would be taken for the time limit's, and the run would ask for a requeue that Slurm makes by itself."""
-    answers = iter([{"JobState": "RUNNING", "PreemptTime": "None"}, {"JobState": "COMPLETING", "Restarts": "2"}])
-    monkeypatch.setattr(leaving, "show_job", lambda _: next(answers))
+    commands.shows({"JobState": "RUNNING", "PreemptTime": "None"}, {"JobState": "COMPLETING", "Restarts": "2"})
     os.kill(os.getpid(), signal.SIGUSR2)
     asked = stop()
     assert asked == "time_limit"
@@ -144,11 +139,11 @@ def test_a_sigusr2_that_comes_before_slurm_tells_of_the_preemption_is_looked_at_
     ],
 )
 def test_the_end_of_a_job_that_somebody_ends_is_not_its_limit(
-    fields: dict[str, str], near: bool, monkeypatch: pytest.MonkeyPatch
+    fields: dict[str, str], near: bool, commands: Commands
 ) -> None:
     """Else the run would leave for the time limit, and have a cancelled job started again."""
     limit = Limit("5", {"SLURM_JOB_END_TIME": "99999999999"})
-    monkeypatch.setattr(limiting, "show_job", lambda _: fields)
+    commands.shows(fields)
     assert limit.is_near(10.0, look_anew=True) == near
 
 
@@ -162,20 +157,20 @@ def test_the_end_of_a_job_that_somebody_ends_is_not_its_limit(
     ],
 )
 def test_a_job_that_is_cancelled_while_it_leaves_by_its_clock_is_not_started_again(
-    fields: dict[str, str] | None, expected: tuple[str, bool], stop: AllocationStop, monkeypatch: pytest.MonkeyPatch
+    fields: dict[str, str] | None, expected: tuple[str, bool], stop: AllocationStop, commands: Commands
 ) -> None:
     """The save took a while, in which somebody called scancel."""
     stop.time_is_up = lambda: True
     asked = stop()
     assert asked == "time_limit"
-    monkeypatch.setattr(leaving, "show_job", lambda _: fields)
+    commands.shows(fields)
     leave = decide(asked, stop, START)
     assert leave is not None
     assert (leave.reason, leave.requeue) == expected
 
 
 def test_a_task_that_comes_to_life_behind_a_dead_srun_is_started_again(
-    small_job: Job, monkeypatch: pytest.MonkeyPatch
+    small_job: Job, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It claims the run while its death is put on record: still the job is started again; so it is while it lives, and after."""
     small_job.interrupt(TERM, at_step=20)
@@ -183,30 +178,33 @@ def test_a_task_that_comes_to_life_behind_a_dead_srun_is_started_again(
     status = read_status(run_dir)
     assert status is not None
     write_status(run_dir, status.model_copy(update={"state": "waiting"}))
-    requeued: list[str] = []
-    killed = aftermath._killed
+    commands.shows({"JobState": "RUNNING"})
+    opened = os.open
+
+    def num_requeues() -> int:
+        return commands.calls.count("scontrol requeue 5")
+
     with subprocess.Popen(["sleep", "60"]) as task:
 
-        def claimed_meanwhile(*arguments: Any) -> Crash:
-            owner = {"pid": task.pid, "process_start": process_start_of(task.pid)}
-            segment = Segment(owner=Owner.this_process("5").model_copy(update=owner))
-            path = run_dir.claim_file(newest_claim(run_dir) + 1)
-            create_exclusively(path, segment.model_dump_json().encode())
-            return killed(*arguments)
+        def claim_meanwhile(path: Any, *how: Any) -> int:
+            if path == run_dir.events_file:  # on which its death is to be put on record
+                os.open = opened
+                owner = {"pid": task.pid, "process_start": process_start_of(task.pid)}
+                segment = Segment(owner=Owner.this_process("5").model_copy(update=owner))
+                path_of_claim = run_dir.claim_file(newest_claim(run_dir) + 1)
+                create_exclusively(path_of_claim, segment.model_dump_json().encode())
+            return opened(path, *how)
 
-        monkeypatch.setattr(aftermath, "show_job", lambda *_: {"JobState": "RUNNING"})
-        monkeypatch.setattr(restarting, "requeue", requeued.append)
-        monkeypatch.setattr(aftermath, "_killed", claimed_meanwhile)
+        monkeypatch.setattr(os, "open", claim_meanwhile)
         monkeypatch.setenv("SLURM_JOB_ID", "5")
         aftermath.main([str(run_dir.path), "137"])
-        assert requeued == ["5"]
+        assert num_requeues() == 1
         aftermath.main([str(run_dir.path), "137"])
-        assert (requeued, small_job.events("failed")) == (["5", "5"], [])
+        assert (num_requeues(), small_job.events("failed")) == (2, [])
         task.kill()
-    monkeypatch.setattr(aftermath, "_killed", killed)
     aftermath.main([str(run_dir.path), "137"])
     assert [record["reason"] for record in small_job.events("failed")] == ["killed"]
-    assert requeued == ["5", "5", "5"]
+    assert num_requeues() == 3
 
 
 SIGNALLED_ON_THE_WAY_OUT = """

@@ -1,6 +1,7 @@
 """What `aae-slurm status` prints: a run on a line of 80 columns, all the rest of a named one, and what programs read."""
 
 import json
+import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from commands import Commands
 
 from job.commandline import clock
 from job.config.settings_file import Record
@@ -17,7 +19,6 @@ from job.rundir.claim import Segment
 from job.rundir.directory import RunDir
 from job.rundir.liveness import Owner
 from job.rundir.status import Status, iso, write_status
-from slurm.login import status as command
 from slurm.login.overview import HEADER, Line, layout, left_of, line_of
 from slurm.login.states import show
 from slurm.login.status import run
@@ -31,13 +32,10 @@ EVALUATION = {
 
 
 @pytest.fixture(autouse=True)
-def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """What squeue says; nothing here asks it."""
-    jobs: list[Job] = []
+def _empty_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Commands) -> None:
     monkeypatch.setenv("AAE_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr("slurm.login.clusters.list_jobs", lambda *_, **__: jobs)
-    return jobs
+    commands.queue()
 
 
 def _run(
@@ -151,14 +149,14 @@ def test_states_are_chosen_and_columns_sorted_by(capsys: pytest.CaptureFixture[s
         run(["--state", "gone"])
 
 
-def test_a_named_run_tells_all_in_sentences(queue: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_named_run_tells_all_in_sentences(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
     """Quality against what it should be, signs of life, job and node, what is ahead and what was used."""
     limit_at = iso(time.time() + 1830)
     run_dir = _run(
         "a", step_ms=10_000.0, evaluation=EVALUATION, checkpoint_step=480, limit_at=limit_at, pid=9, host="h", steps_lost=3,
         waits_s=[100, 200, 120], peak_memory_bytes=2**30, progress_at=iso(time.time() - 2),
     )  # fmt: skip
-    queue.append(_job(run_dir, "RUNNING"))
+    commands.queued(_job(run_dir, "RUNNING"))
     assert run(["a"]) == 0
     told = capsys.readouterr().out
     for words in (
@@ -181,10 +179,10 @@ def test_a_named_run_tells_all_in_sentences(queue: list[Job], capsys: pytest.Cap
 
 
 def test_a_run_whose_process_was_killed_says_which_steps_are_lost(
-    queue: list[Job], capsys: pytest.CaptureFixture[str]
+    commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before the next segment has counted them."""
-    queue.append(_job(_run("a", state="waiting", reason="killed", checkpoint_step=480), "PENDING", "BeginTime"))
+    commands.queued(_job(_run("a", state="waiting", reason="killed", checkpoint_step=480), "PENDING", "BeginTime"))
     assert run(["a"]) == 0
     assert (
         "newest checkpoint at step 480; the last 20 are lost, and done again when the run goes on"
@@ -193,13 +191,13 @@ def test_a_run_whose_process_was_killed_says_which_steps_are_lost(
 
 
 def test_a_job_that_was_cancelled_while_it_waited_has_nothing_to_be_mended(
-    queue: list[Job], capsys: pytest.CaptureFixture[str]
+    commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever has cancelled it: no job in the queue."""
     run_dir = _run("a", state="submitted", segment=0, step=0)
     run_dir.claim_file(1).unlink()
     (run_dir.slurm / "5_submission.sh").touch()
-    queue.append(_job(run_dir, "CANCELLED"))
+    commands.queued(_job(run_dir, "CANCELLED"))
     assert run(["a"]) == 1
     told = capsys.readouterr().out
     assert "no job in the queue: submit again" in told
@@ -276,12 +274,14 @@ def test_a_run_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch, caps
     for name in ("a", "b"):
         _run(name, state="finished", submitted=False)
 
-    def refuse(run_dir: RunDir, jobs: list[Job]) -> object:
-        if run_dir.path.name == "a":
-            raise PermissionError(13, "Permission denied")
-        return show(run_dir, jobs)
+    read = Path.read_bytes
 
-    monkeypatch.setattr(command, "show", refuse)
+    def refuse(path: Path) -> bytes:
+        if path == RunDir(Path(os.environ["AAE_RUNS_DIR"], "a")).status_file:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     assert run([]) == 1
     told = capsys.readouterr()
     assert told.out.splitlines()[1].split()[-1] == "b"

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import pytest
 from cluster import wait_until_still
+from commands import Commands
 from jobs import Job, strace
 
 from job.checkpoints import checkpoint as checkpoints
@@ -31,7 +32,6 @@ from job.rundir.liveness import Owner
 from job.rundir.outbox import Outbox
 from job.rundir.patience import at_start
 from job.rundir.status import Status, write_status
-from slurm.node import restart as restarting
 from slurm.node import segment as segments
 from slurm.node.restart import restart_unseen
 from slurm.node.signals import AllocationStop
@@ -101,20 +101,20 @@ def test_only_damage_sets_a_checkpoint_aside(run_dir: RunDir, monkeypatch: pytes
     """One that cannot be read is waited for, then left where it is; where no other is read either, another start may do better."""
     for step in (10, 20):
         save_checkpoint(run_dir, step, STATE)
-    read = checkpoints.read_checkpoint
-    monkeypatch.setattr(checkpoints, "read_checkpoint", failing(3, errno.EIO, read))
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", failing(3, errno.EIO, read))
     state, bad = load_newest(run_dir, 20)
     assert state is not None
     assert (state["step"], bad) == (20, [])
 
-    def of_older(path: Path) -> dict[str, Any]:
+    def of_older(path: Path) -> bytes:
         return read(path) if "10" in path.name else failing(1, errno.EIO, read)(path)
 
-    monkeypatch.setattr(checkpoints, "read_checkpoint", of_older)
+    monkeypatch.setattr(Path, "read_bytes", of_older)
     state, bad = load_newest(run_dir, 20)
     assert state is not None
     assert (state["step"], len(bad)) == (10, 1)
-    monkeypatch.setattr(checkpoints, "read_checkpoint", failing(10**6, errno.ESTALE, read))
+    monkeypatch.setattr(Path, "read_bytes", failing(10**6, errno.ESTALE, read))
     with pytest.raises(StorageError, match="Nothing is lost"):
         load_newest(run_dir, 20)
     assert run_dir.checkpoint_steps() == [20, 10]
@@ -143,46 +143,41 @@ def test_what_a_start_waits_for_in_vain(
     assert os.strerror(number) in told[0]
 
 
-@pytest.fixture
-def slurm_says(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the scheduler is asked and answers."""
-    said: dict[str, Any] = {"job": {}, "asked": [], "elsewhere": True}
-    monkeypatch.setattr(restarting, "show_job", lambda *_: said["job"])
-    monkeypatch.setattr(restarting, "batch_script", lambda *_: "#!/bin/sh\n")
-    monkeypatch.setattr(restarting, "other_node_exists", lambda *_: said["elsewhere"])
-    for name in ("requeue", "exclude_nodes", "comment_on"):
-        monkeypatch.setattr(restarting, name, lambda *given, name=name: said["asked"].append((name, *given)))
-    return said
-
-
 def test_a_job_that_cannot_get_at_its_run_is_started_elsewhere(
-    run_dir: RunDir, impatient: None, slurm_says: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    run_dir: RunDir, impatient: None, commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The settings are gone with their disk: nothing is put on record, the job is requeued, and not to this node."""
+    commands.shows({})
+    commands.add("sbatch")  # there is another node
     away = RunDir(run_dir.path / "mount" / "run")
     start = Start("5", restart_count=2, local=False, number="5", node="n1")
     with AllocationStop() as stop:
         assert segments.run_segment(lambda: segments._plan_submitted(away), stop, start) == 1
-    assert slurm_says["asked"] == [("requeue", "5"), ("exclude_nodes", "5", "n1"), ("comment_on", "5", "aae:unseen:2")]
+    assert commands.calls[-4:] == [
+        "sbatch --test-only --exclude=n1",
+        "scontrol requeue 5",
+        "scontrol update JobId=5 ExcNodeList=n1",
+        "scontrol update JobId=5 Comment=aae:unseen:2",
+    ]
     assert "could not be read or written" in capsys.readouterr().out
     assert not away.path.parent.exists()
 
 
-def test_starts_that_cannot_get_at_the_run_are_counted_by_slurm(slurm_says: dict[str, Any]) -> None:
+def test_starts_that_cannot_get_at_the_run_are_counted_by_slurm(commands: Commands) -> None:
     """In a row: starts that got at it in between begin the count anew. A comment of the user's own stays."""
-    slurm_says["elsewhere"] = False
+    commands.add("sbatch", "exit 1")  # there is no other node
     comment = "mine"
     for restart_count in (0, 1, 5, 6):
-        slurm_says["job"] = {"Comment": comment}
+        commands.shows({"Comment": comment})
         assert restart_unseen(Start("5", restart_count, local=False, node="n1")) is None
-        comment = slurm_says["asked"][-1][2]
+        comment = commands.calls[-1].partition("Comment=")[2]
     assert comment == "mine;aae:unseen:0,1,5,6"
-    slurm_says["job"] = {"Comment": comment}
+    commands.shows({"Comment": comment})
     refusal = restart_unseen(Start("5", 7, local=False, node="n1"))
     assert refusal is not None
     assert "3 starts in a row" in refusal
     assert restart_unseen(Start("5", 12, local=False, node="n1")) is None
-    assert "exclude_nodes" not in [asked[0] for asked in slurm_says["asked"]]
+    assert not [call for call in commands.calls if "ExcNodeList" in call]
 
 
 # Quotas
@@ -192,14 +187,14 @@ def test_a_quota_that_only_the_write_knows_of(run_dir: RunDir, monkeypatch: pyte
     """Three checkpoints fit and the filesystem reports plenty of room: the older make room for the next, one at a time."""
     outbox = Outbox(run_dir)
     saver = Saver(run_dir, outbox, EventLog(run_dir, 1, outbox), 3)
-    save, quota = save_checkpoint, 3
+    replace, quota = Path.replace, 3
 
-    def within_quota(run_dir: RunDir, step: int, state: dict[str, Any]) -> Any:
-        if len(run_dir.checkpoint_steps()) >= quota:
+    def within_quota(path: Path, target: Path) -> Path:
+        if target.parent == run_dir.checkpoints and len(run_dir.checkpoint_steps()) >= quota:
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
-        return save(run_dir, step, state)
+        return replace(path, target)
 
-    monkeypatch.setattr("job.checkpoints.saver.save_checkpoint", within_quota)
+    monkeypatch.setattr(Path, "replace", within_quota)
     for step in (10, 20, 30, 40, 50):
         assert saver.save_or_warn(step, lambda: STATE | {"pending": []})
     assert run_dir.checkpoint_steps() == [50, 40, 30]
@@ -360,7 +355,14 @@ def test_a_stale_answer_lets_nobody_write(run_dir: RunDir, monkeypatch: pytest.M
     second.shut_out_earlier()
     newer.fence = second.check
     save_checkpoint(newer, 20, STATE)
-    monkeypatch.setattr("job.rundir.claim.exists", lambda path: path == run_dir.claim_file(1))
+    looked_at = Path.stat
+
+    def from_cache(path: Path, **named: Any) -> os.stat_result:
+        if path == run_dir.claim_file(2):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return looked_at(path, **named)
+
+    monkeypatch.setattr(Path, "stat", from_cache)
     for attempt in (
         lambda: checkpoints.prune(run_dir, 1, 10),
         lambda: checkpoints.make_room(run_dir, 20),

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import Commands
 
 from job.commandline import Parser
 from job.config.flags import Flags, add_settings, read_flags
@@ -27,10 +28,9 @@ from slurm.scheduler.queue import Job
 
 
 @pytest.fixture(autouse=True)
-def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Commands) -> None:
     monkeypatch.setenv("AAE_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.setattr("slurm.login.clusters.list_jobs", lambda *_, **__: [])
-    monkeypatch.setattr("slurm.scheduler.arrays.ask", lambda *_, **__: pytest.fail("nothing here asks Slurm"))
+    commands.queue()
 
 
 def _flags(*arguments: str) -> Flags:
