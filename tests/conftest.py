@@ -1,5 +1,6 @@
 """Fixtures of all tests: an environment without AAE_* or scheduler variables, and one uninterrupted run to compare with."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from cluster import MEMORY_CGROUPS, Cluster, running_cluster
 from commands import Commands
 from jobs import ON_SLURM, Job, SlurmJob, once, small_settings
+from warm import ForgeProcess
 
 from job.proofs.exactness import Traces
 from job.segment.signals import Signals
@@ -31,6 +33,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One process forks for all parallel test processes; it loads torch when it is asked for the first time."""
+    if not hasattr(config, "workerinput"):
+        forge = ForgeProcess()
+        config.add_cleanup(forge.close)
+        os.environ["TESTS_FORGE"] = forge.address
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs Slurm or processes of its own, by its fixtures where it does not say so itself."""
     for item in items:
@@ -39,14 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("slurm")
         elif fixtures & {"small_job", "uninterrupted", "whole"}:
             item.add_marker("process")
-    # First what waits long, most of all for Slurm, so that the quick tests fill the gaps.
-    items.sort(
-        key=lambda item: [bool(item.get_closest_marker(name)) for name in ("journey", "slurm", "campaign", "process")],
-        reverse=True,
-    )
-    # Each test process is given a stretch of them to begin with: they are dealt out, or one would be given all that is long.
-    num = int(getattr(config, "workerinput", {}).get("workercount", 1))
-    items[:] = [item for first in range(num) for item in items[first::num]]
+    items[:] = _dealt(items, int(getattr(config, "workerinput", {}).get("workercount", 1)))
 
 
 @pytest.fixture
@@ -71,6 +74,39 @@ def _no_process_unless_marked(request: pytest.FixtureRequest, monkeypatch: pytes
         return start(command, **named)
 
     monkeypatch.setattr(subprocess, "Popen", start_stand_in)
+
+
+def _dealt(items: list[pytest.Item], num_processes: int) -> list[pytest.Item]:
+    """The tests in an order in which the parallel test processes use the processor all the time.
+
+    Each is given a stretch of them to begin with, as many as any other, and takes from others when it is through. Most begin with
+    tests that wait, as long as any other, and the rest with those that start processes; the quick ones are what is taken.
+    """
+
+    def waits_s(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("waits")
+        return float(mark.args[0]) if mark is not None else 0.0
+
+    def starts_processes(item: pytest.Item) -> bool:
+        return any(item.get_closest_marker(name) for name in ("slurm", "campaign", "process"))
+
+    stretches: list[list[pytest.Item]] = [[] for _ in range(num_processes)]
+    num_waiting = max(1, round(0.7 * num_processes))
+    for item in sorted(items, key=waits_s, reverse=True):
+        if waits_s(item):
+            min(stretches[:num_waiting], key=lambda stretch: sum(map(waits_s, stretch))).append(item)
+    computing = itertools.cycle(stretches[num_waiting:] or stretches)
+    for item in items:
+        if starts_processes(item) and not waits_s(item):
+            next(computing).append(item)
+    quick = [item for item in items if not starts_processes(item)]
+    left = len(items)
+    for number, stretch in enumerate(stretches):
+        num = max(0, left // (num_processes - number) - len(stretch))
+        stretch += quick[:num]
+        del quick[:num]
+        left -= len(stretch)
+    return [item for stretch in stretches for item in (*stretch, *(quick if stretch is stretches[-1] else ()))]
 
 
 @pytest.fixture

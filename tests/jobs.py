@@ -23,7 +23,7 @@ import orjson
 import pytest
 from cluster import Cluster, sleeps, wait_until_still
 from filelock import FileLock
-from warm import Forge, WarmProcess
+from warm import PIXEL, WarmProcess, start_warm
 
 from job.log.reader import read_lines
 from job.proofs.exactness import Traces
@@ -55,9 +55,7 @@ if "submitit.core._submit" in sys.orig_argv or sys.orig_argv[-2:] == ["slurm", "
 
 # Stands for matplotlib in runs whose curves no test looks at: takes every call, and saves one pixel.
 UNDRAWN = """
-import base64, sys, types
-
-PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
+import pathlib, sys, types
 
 class Anything:
     def __call__(self, *_, **__):
@@ -73,7 +71,7 @@ class Anything:
         return [self] * rows
 
     def savefig(self, file, **_):
-        file.write(PIXEL)
+        file.write(pathlib.Path(__file__).with_name("pixel.png").read_bytes())
 
 for name in ("figure", "ticker", "backends", "backends.backend_agg"):
     module = sys.modules[f"matplotlib.{name}"] = types.ModuleType(name)
@@ -84,14 +82,6 @@ Process: TypeAlias = "subprocess.Popen[str] | WarmProcess"
 
 
 @cache
-def forge() -> Forge:
-    """This test process's own."""
-    forge = Forge()
-    atexit.register(forge.close)
-    return forge
-
-
-@cache
 def _modules() -> Path:
     """A folder with two of modules for PYTHONPATH: `undrawn` and `slow`; users other than root may read them."""
     folder = Path(tempfile.mkdtemp(prefix="aae-modules-"))
@@ -99,6 +89,7 @@ def _modules() -> Path:
     for path, text in (("undrawn/matplotlib/__init__.py", UNDRAWN), ("slow/sitecustomize.py", SLOW)):
         (folder / path).parent.mkdir(parents=True)
         (folder / path).write_text(text)
+    (folder / "undrawn" / "matplotlib" / "pixel.png").write_bytes(PIXEL)
     folder.chmod(0o755)
     return folder
 
@@ -149,6 +140,7 @@ class Job:
         self.output = ""
         self.prefix: tuple[str, ...] = ()  # a command that is to run the command, such as strace
         self.cold = False  # whether torch is loaded by each of its processes anew
+        self._draws = False
         self._log_size = 0
         self.environment = {
             **os.environ,
@@ -159,6 +151,7 @@ class Job:
 
     def draw(self) -> None:
         """Have its curves drawn by matplotlib itself; for all other runs a pixel stands for them."""
+        self._draws = True
         self.environment["PYTHONPATH"] = self.environment["PYTHONPATH"].replace(f"{_modules()}/undrawn", "").strip(":")
 
     def slow_down(self) -> None:
@@ -174,7 +167,7 @@ class Job:
         self._log_size = self.run_dir.events_file.stat().st_size if self.run_dir.events_file.exists() else 0
         environment = {**self.environment, **{f"AAE_{k.upper()}": str(v) for k, v in changes.items()}}
         if not self.prefix and not self.cold:
-            return forge().start(module, list(arguments), environment, rest_at)
+            return start_warm(module, list(arguments), environment, rest_at, draws=self._draws)
         return subprocess.Popen(
             [*self.prefix, sys.executable, "-P", "-m", module, *arguments],
             env=environment,

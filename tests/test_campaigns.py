@@ -66,6 +66,7 @@ def test_every_look_at_the_run_may_fail_for_a_moment(tmp_path: Path, size: int) 
     print(f"{min(size, len(every))} of {len(every)} looks made to fail, {stopped} of them ended the process")
 
 
+@pytest.mark.waits(70)
 def test_a_page_of_any_file_may_be_lost(tmp_path: Path, size: int) -> None:
     """After a kill, a page of a random file: the run goes on to the same weights, or its settings say that they are damaged."""
     whole = Job(tmp_path / "whole", small_settings())

@@ -53,6 +53,7 @@ def test_a_difference_is_found() -> None:
     assert "the end" in one.differences(Traces("a", {"x": "b"}, "c", []))[0]
 
 
+@pytest.mark.waits(65)
 def test_a_stopped_process_that_wakes_up_after_its_successor_writes_nothing(
     small_job: Job, uninterrupted: Traces
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(small_disk: Path, referen
     assert job.traces() == reference
 
 
+@pytest.mark.waits(67)
 def test_a_disk_that_stays_full_ends_the_run_with_a_verdict(small_disk: Path, reference: Traces) -> None:
     """After the last step it waits a minute for room, then says so with exit code 3; with room the same command goes on."""
     job = Job(small_disk, small_settings(**ON_A_SMALL_DISK))
@@ -192,7 +194,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_verdict(small_disk: Path, re
     assert job.traces() == reference
 
 
-@pytest.mark.parametrize("comes_back", [True, False])
+@pytest.mark.parametrize("comes_back", [True, pytest.param(False, marks=pytest.mark.waits(64))])
 def test_a_run_directory_that_vanishes(comes_back: bool, small_job: Job, uninterrupted: Traces) -> None:
     """An unmounted share: nothing is written in its place; back within a minute it goes on, else exit code 3 says where."""
     away = small_job.run_dir.path.with_name("away")

@@ -107,6 +107,7 @@ def test_a_last_picture_that_cannot_be_drawn_costs_no_run_its_end(
 def test_a_run_without_its_last_picture_ends_finished(tmp_path: Path) -> None:
     """The process that draws is refused memory: a warning, and everything else in `final/`."""
     job = Job(tmp_path, small_settings(max_steps=40))
+    job.draw()
     job.environment["MPLBACKEND"] = "no-such-backend"
     job.environment["PYTHONPATH"] = str(tmp_path / "broken")
     (tmp_path / "broken" / "matplotlib").mkdir(parents=True)

@@ -169,6 +169,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint_costs_one_interval(small_job: Jo
     assert small_job.traces() == uninterrupted
 
 
+@pytest.mark.waits(31)
 def test_no_readable_checkpoint_is_never_a_silent_fresh_start(small_job: Job) -> None:
     """Where there has been a checkpoint and none is left, the run ends with exit code 3 and a verdict, every time."""
     small_job.interrupt(signal.SIGTERM, 100)

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import Job, forge
+from jobs import Job
 from made_runs import make_run
-from warm import WarmProcess
+from warm import WarmProcess, start_warm
 
 from job import output
 from job.output import escaped, told_if_slow
@@ -31,7 +31,7 @@ def _lost(job: Job) -> int:
 
 def _start(job: Job, output: int) -> WarmProcess:
     """`aae-job` with its output to a descriptor, which becomes its terminal if it is one."""
-    return forge().start("job", [], job.environment, output=output)
+    return start_warm("job", [], job.environment, output=output)
 
 
 @pytest.mark.parametrize("where", ["a full disk", "a reader that has left", "a reader that does not read"])

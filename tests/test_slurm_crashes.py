@@ -18,6 +18,7 @@ from job.rundir.claim import read_segment
 pytestmark = pytest.mark.timeout(400)
 
 
+@pytest.mark.waits(35)
 def test_kills_that_leave_no_progress_end_the_run_and_a_submit_sets_that_aside(
     job: SlurmJob, whole: Traces, tmp_path: Path
 ) -> None:
@@ -55,6 +56,7 @@ def test_kills_that_leave_no_progress_end_the_run_and_a_submit_sets_that_aside(
     assert job.traces() == whole
 
 
+@pytest.mark.waits(20)
 def test_exceptions_at_one_step_end_the_run_with_their_story(job: SlurmJob) -> None:
     """Too little memory for the networks (a limit set by the batch script): told as that, tried once more, then a verdict."""
     job_id = job.submit(slurm_setup='["ulimit -d 1500000"]', hidden_dim=12000, slurm_max_stalls=2)
@@ -106,6 +108,7 @@ def test_a_submission_that_timed_out_but_reached_slurm_is_found_again(job: Slurm
     assert (job.shown()["state"], job.shown()["needs_person"]) == ("submitted", False)
 
 
+@pytest.mark.waits(35)
 def test_a_job_that_outgrows_its_memory_is_told_so_and_given_more(memory_cluster: Cluster) -> None:
     """The kernel kills an ordinary user's job at a real limit: recognised, tried once more, then a verdict.
 

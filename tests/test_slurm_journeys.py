@@ -20,7 +20,7 @@ from test_watchdog import HANGING
 from job.rundir.cancel import CancelMark
 from job.rundir.status import iso, now
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 def _preempt(journey: Journey, cluster: Cluster, then: str) -> None:
@@ -31,6 +31,7 @@ def _preempt(journey: Journey, cluster: Cluster, then: str) -> None:
     cluster.ask("scontrol", "update", f"JobId={journey.job_id}", f"Partition={then}")
 
 
+@pytest.mark.waits(90)
 def test_signals_preemptions_requeues_and_cancels(job: SlurmJob, tmp_path: Path) -> None:
     """No step is lost to any of them, and no end of a person's is undone; from the first submit to the results."""
     job.draw()
@@ -182,6 +183,7 @@ def _results_are_there(job: SlurmJob, out: Path) -> None:
     assert (out / "small" / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.waits(35)
 def test_preemptions_by_sigusr2(tmp_path: Path, signalling_cluster: Cluster) -> None:
     """With preempt_send_user_signal: at once, no step lost, and told apart from a time limit.
 
@@ -221,6 +223,7 @@ def _ends_after(job: SlurmJob, segment: int) -> list[str]:
     return [record["reason"] for record in ends]
 
 
+@pytest.mark.waits(80)
 def test_deaths_of_the_task_and_of_srun(job: SlurmJob, tmp_path: Path) -> None:
     """At any moment: on record each time, started again by the batch script, and at most one interval lost."""
     journey = Journey(job, tmp_path)
@@ -286,6 +289,7 @@ def test_deaths_of_the_task_and_of_srun(job: SlurmJob, tmp_path: Path) -> None:
     journey.compare()
 
 
+@pytest.mark.waits(130)
 def test_what_fails_around_a_job(job: SlurmJob, tmp_path: Path) -> None:
     """A controller that is away, a node that is lost, a torn installation, no scontrol, a step that hangs."""
     journey, cluster = Journey(job, tmp_path), job.cluster
@@ -380,6 +384,7 @@ def _hanging(folder: Path) -> Path:
     return site
 
 
+@pytest.mark.waits(170)
 def test_limits_that_move_and_clocks_that_stand(job: SlurmJob, tmp_path: Path) -> None:
     """A limit changed under the running job, a suspension, a step that hangs when the allocation ends."""
     journey, cluster = Journey(job, tmp_path), job.cluster
@@ -438,6 +443,7 @@ def test_limits_that_move_and_clocks_that_stand(job: SlurmJob, tmp_path: Path) -
     journey.compare()
 
 
+@pytest.mark.waits(180)
 def test_time_limits_without_a_signal_before_them(job: SlurmJob, tmp_path: Path) -> None:
     """By the job's own clock, and by Slurm's SIGTERM at last; between them, signals that a person sends to stop it."""
     journey, cluster = Journey(job, tmp_path), job.cluster
@@ -476,6 +482,7 @@ def test_time_limits_without_a_signal_before_them(job: SlurmJob, tmp_path: Path)
     assert set(job.lost()) == {0}
 
 
+@pytest.mark.waits(110)
 def test_a_time_limit_with_a_signal_before_it(job: SlurmJob, tmp_path: Path) -> None:
     """By Slurm's own clock; what a person stops by Ctrl-C then goes on where srun would start a task for each half of a node."""
     journey, cluster = Journey(job, tmp_path), job.cluster
@@ -533,6 +540,7 @@ def _readme_script(form: str) -> str:
     return re.sub(r"^export .*\n", "", text, flags=re.MULTILINE)
 
 
+@pytest.mark.waits(30)
 def test_plain_batch_scripts_do_the_same(job: SlurmJob, tmp_path: Path) -> None:
     """Both scripts of the guide, with `aae-slurm run` in them, survive a USR2; of a step of two tasks one trains."""
     journey, cluster = Journey(job, tmp_path), job.cluster

@@ -12,9 +12,10 @@ from cluster import parent_of
 from jobs import LOGGED, ON_SLURM, Job, small_settings
 from journey import Journey
 
-pytestmark = [pytest.mark.process, pytest.mark.journey, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
 
+@pytest.mark.waits(60)
 def test_submitit_starts_a_run_six_times(tmp_path: Path) -> None:
     """At an explicit time limit submitit signals, the run saves, and is started again: a real requeue without Slurm.
 
@@ -45,6 +46,7 @@ def test_submitit_starts_a_run_six_times(tmp_path: Path) -> None:
     assert [record["steps_lost"] for record in job.events("resumed")] == [0] * 6
 
 
+@pytest.mark.waits(30)
 def test_a_local_run_outlives_the_command_and_is_stopped_by_a_person_alone(tmp_path: Path) -> None:
     """In a session of its own; a signal leaves it waiting, cancel cancelled, and it comes back only by a command."""
     job = Job(tmp_path / "runs", small_settings(**ON_SLURM))

@@ -38,6 +38,7 @@ def test_a_job_that_only_bears_the_number_is_left_alone(job: SlurmJob) -> None:
     assert job.submit(slurm_extra=IN_AN_HOUR) not in (first, other)
 
 
+@pytest.mark.waits(18)
 def test_cancel_ends_every_job_of_the_run_and_tells_what_scancel_says(job: SlurmJob, tmp_path: Path) -> None:
     """Two jobs of one run, however that came about; a scancel that fails, and then one that works."""
     first = job.submit(slurm_extra=IN_AN_HOUR)

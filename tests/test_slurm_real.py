@@ -59,6 +59,7 @@ def _wait_until(met: Callable[[], bool], timeout_s: float = 200) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.waits(22)
 def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster: Cluster) -> None:
     """The element whose number is the array's is requeued alone: a sibling that was cancelled stays so, another trains on."""
     array, runs = _submit_array(tmp_path, cluster, "1-3", max_steps=400)
@@ -174,6 +175,7 @@ def test_mistakes_are_refused_before_anything_is_written_or_queued(job: SlurmJob
     assert cluster.ask("squeue", "-h") == ""
 
 
+@pytest.mark.waits(28)
 def test_a_node_that_kills_a_run_twice_is_avoided_until_a_checkpoint(cluster: Cluster, whole: Traces) -> None:
     """By an ordinary user's own job, from submit to end: started on the other node, said; later restarts may go anywhere again."""
     with as_nobody(cluster) as (job, submit):

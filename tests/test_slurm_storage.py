@@ -172,6 +172,7 @@ def _wait_for_next_segment(job: SlurmJob, segment: int, what: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.waits(40)
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
 def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces, size: int, tmp_path: Path) -> None:
@@ -201,7 +202,7 @@ def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces
     assert job.traces() == whole
 
 
-@pytest.mark.journey
+@pytest.mark.waits(100)
 def test_a_job_whose_run_is_away_is_started_on_another_node(job: SlurmJob, whole: Traces, tmp_path: Path) -> None:
     """The share goes away between the job's start and the run's: given up after a minute, counted by Slurm, and begun elsewhere."""
     begun, runs = tmp_path / "begun", job.run_dir.path.parent

@@ -106,6 +106,7 @@ def _sbatch_first_on_path(folder: Path, script: str) -> str:
     return f"{sbatch.parent}:{os.environ['PATH']}"
 
 
+@pytest.mark.waits(35)
 @pytest.mark.timeout(900)
 def test_each_element_ends_and_comes_back_on_its_own(sweep: SweepOnCluster, cluster: Cluster) -> None:
     """One killed, one preempted, one cancelled, and the one that bears the array's number signalled; two at a time.

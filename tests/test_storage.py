@@ -74,6 +74,7 @@ def failing(times: int, number: int, then: Callable[..., Any]) -> Callable[..., 
 # A moment is not a verdict
 
 
+@pytest.mark.waits(23)
 @pytest.mark.process
 def test_a_start_waits_for_a_disk_that_fails_for_a_moment(small_job: Job, uninterrupted: Traces) -> None:
     """Every other look at what a start needs fails: nothing is lost, no checkpoint is set aside, nobody is told of damage."""

@@ -58,6 +58,7 @@ def test_a_step_that_never_ends_ends_the_process_with_its_story(small_job: Job, 
     assert small_job.traces() == uninterrupted
 
 
+@pytest.mark.waits(15)
 @pytest.mark.process
 def test_a_process_that_stood_still_does_not_hang(small_job: Job) -> None:
     """As under `scontrol suspend`: that time does not count."""

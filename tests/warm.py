@@ -5,6 +5,7 @@ What happens while Python starts and torch loads is tested with processes that s
 those of the campaigns, and every `Job` that is `cold`.
 """
 
+import base64
 import contextlib
 import fcntl
 import importlib
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import termios
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +74,26 @@ class WarmProcess:
         return line
 
 
-class Forge:
-    """The process that forks, one for each test process."""
+# Takes Python's place in a fork whose curves no test looks at: where a picture of them is asked for, it gives one pixel.
+_NO_PICTURES = """#!/bin/sh
+case "$*" in *job.results.curves*) exec cat {folder}/pixel.png ;; esac
+exec {python} "$@"
+"""
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
+
+
+class ForgeProcess:
+    """The process that forks, at an address; it loads torch when it is asked for the first time."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="aae-warm-")
-        self._address = f"{self._folder.name}/socket"
+        folder = Path(self._folder.name)
+        (folder / "pixel.png").write_bytes(PIXEL)
+        (folder / "python").write_text(_NO_PICTURES.format(folder=folder, python=sys.executable))
+        (folder / "python").chmod(0o755)
+        self.address = f"{folder}/socket"
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(self._address)
+        listener.bind(self.address)
         listener.listen()
         self._process = subprocess.Popen(
             [sys.executable, "-P", __file__, str(listener.fileno())],
@@ -88,31 +102,34 @@ class Forge:
         )
         listener.close()
 
-    def start(
-        self,
-        module: str,
-        arguments: list[str],
-        environment: Mapping[str, str],
-        rest_at: int | None = None,
-        output: int | None = None,
-    ) -> WarmProcess:
-        """Run `aae-job` or `aae-slurm`, by its module; it stops itself once it has logged the step to rest at.
-
-        With an `output`, a descriptor of the caller's, it begins a session of its own, of which that is the terminal if it is one.
-        """
-        reader, writer = os.pipe() if output is None else (None, os.dup(output))
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(self._address)
-        what = [module, arguments, dict(environment), str(Path.cwd()), rest_at, output is not None]
-        request = json.dumps(what).encode()
-        socket.send_fds(connection, [len(request).to_bytes(4, "big") + request], [writer])
-        os.close(writer)
-        return WarmProcess(connection, reader)
-
     def close(self) -> None:
         """End it; what it has forked goes on."""
         self._process.communicate(timeout=60)
         self._folder.cleanup()
+
+
+def start_warm(
+    module: str,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    rest_at: int | None = None,
+    output: int | None = None,
+    *,
+    draws: bool = False,
+) -> WarmProcess:
+    """Run `aae-job` or `aae-slurm`, by its module, in a fork; it stops itself once it has logged the step to rest at.
+
+    With an `output`, a descriptor of the caller's, it begins a session of its own, of which that is the terminal if it is one.
+    """
+    reader, writer = os.pipe() if output is None else (None, os.dup(output))
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.environ["TESTS_FORGE"])
+    python = None if draws or module == "slurm" else str(Path(os.environ["TESTS_FORGE"]).with_name("python"))
+    what = [module, arguments, dict(environment), str(Path.cwd()), rest_at, output is not None, python]
+    request = json.dumps(what).encode()
+    socket.send_fds(connection, [len(request).to_bytes(4, "big") + request], [writer])
+    os.close(writer)
+    return WarmProcess(connection, reader)
 
 
 def _serve(listener: socket.socket) -> Callable[[], int] | None:
@@ -123,6 +140,7 @@ def _serve(listener: socket.socket) -> Callable[[], int] | None:
         if sys.stdin in ready:
             return None
         connection, _ = listener.accept()
+        _load()
         message, (output,), _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
         while len(message) < 4 + int.from_bytes(message[:4], "big"):
             message += connection.recv(_MESSAGE_BYTES)
@@ -144,7 +162,8 @@ def _child(connection: socket.socket, output: int, request: bytes) -> Callable[[
             connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
         os._exit(0)
     connection.close()
-    module, arguments, environment, folder, rest_at, in_own_session = json.loads(request)
+    module, arguments, environment, folder, rest_at, in_own_session, python = json.loads(request)
+    sys.executable = python or sys.executable
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -181,7 +200,9 @@ def _rest_at(at_step: int) -> None:
     EventLog.write = write_and_rest  # type: ignore[assignment,method-assign]
 
 
-if __name__ == "__main__":
+@cache
+def _load() -> None:
+    """Import all that the commands do."""
     import job.evaluation.scores
     import job.results.samples
     import job.training.final
@@ -192,7 +213,9 @@ if __name__ == "__main__":
 
     for name in (TRAIN, *(command.module for command in (*JOB_COMMANDS.values(), *SLURM_COMMANDS.values()))):
         importlib.import_module(name)
-
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork takes no threads along"
+
+
+if __name__ == "__main__":
     command = _serve(socket.socket(fileno=int(sys.argv[1])))
     sys.exit(command() if command is not None else 0)
