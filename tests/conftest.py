@@ -1,5 +1,6 @@
 """Fixtures of all tests: an environment without AAE_* or scheduler variables, and one uninterrupted run to compare with."""
 
+import gc
 import itertools
 import os
 import signal
@@ -24,6 +25,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 # Under nohup SIGHUP is ignored, and SIGINT in the background of a script, which every process that is started here would inherit.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+gc.disable()  # until all is collected
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
         forge = ForgeProcess()
         config.add_cleanup(forge.close)
         os.environ["TESTS_FORGE"] = forge.address
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded now stays: Python need not look for garbage in it at every test, nor has it while it was loaded."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

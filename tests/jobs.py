@@ -29,7 +29,7 @@ from job.log.reader import read_lines
 from job.proofs.exactness import Traces
 from job.rundir.directory import RunDir
 
-TOTAL = 900
+TOTAL = 600
 
 # For a sitecustomize: a step takes ten milliseconds, in which it costs next to no processor time.
 SLOW = """

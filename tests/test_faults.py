@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jobs import Job, once, small_settings, strace
+from jobs import TOTAL, Job, once, small_settings, strace
 
 import job
 from job.proofs.exactness import Traces
@@ -30,7 +30,7 @@ ON_A_SMALL_DISK = {"hidden_dim": 200, "max_steps": 300, "checkpoint_every_steps"
 @pytest.mark.timeout(0)
 def test_random_interruptions_change_no_byte(tmp_path: Path, size: int) -> None:
     """From the first instant of a process to its last save; the user's own command makes them, shows each, and leaves nothing."""
-    job = Job(tmp_path / "runs", small_settings())
+    job = Job(tmp_path / "runs", small_settings(max_steps=900))
     assert job.run("verify-resume", "--kills", str(size)) == 0, job.output
     print(job.output)
     assert len(re.findall(r"^ +\d+  (?:" + "|".join(KINDS) + ")", job.output, re.MULTILINE)) == size
@@ -198,7 +198,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_verdict(small_disk: Path, re
 def test_a_run_directory_that_vanishes(comes_back: bool, small_job: Job, uninterrupted: Traces) -> None:
     """An unmounted share: nothing is written in its place; back within a minute it goes on, else exit code 3 says where."""
     away = small_job.run_dir.path.with_name("away")
-    process = small_job.start(max_steps=10**6 if not comes_back else 900)
+    process = small_job.start(max_steps=TOTAL if comes_back else 10**6)
     small_job.wait_for_step(process, 100)
     small_job.run_dir.path.rename(away)
     if comes_back:

@@ -90,9 +90,9 @@ def test_kills_at_random_moments_cost_at_most_the_checkpoint_interval(small_job:
     """SIGKILL, again and again, also within a save: the run ends with the same bytes, no record missing or doubled."""
     for _ in range(4):
         reached = max((r["step"] for r in small_job.records()), default=0)
-        if reached > TOTAL - 500:  # or it might be finished before the next one
+        if reached > TOTAL - 300:  # or it might be finished before the next one
             break
-        code = small_job.interrupt(signal.SIGKILL, reached + random.randrange(60, 250))
+        code = small_job.interrupt(signal.SIGKILL, reached + random.randrange(40, 160))
         assert code == -signal.SIGKILL, small_job.output
     assert small_job.run() == 0, small_job.output
     for resumed in small_job.events("resumed"):
@@ -104,8 +104,8 @@ def test_kills_at_random_moments_cost_at_most_the_checkpoint_interval(small_job:
 
 def test_a_second_ctrl_c_leaves_at_once(small_job: Job, uninterrupted: Traces) -> None:
     """The second Ctrl-C does not wait for the save, and still nothing is lost but the steps since the last checkpoint."""
-    process = small_job.start(checkpoint_every_steps=400)
-    small_job.wait_for_step(process, 500)
+    process = small_job.start(checkpoint_every_steps=200)
+    small_job.wait_for_step(process, 250)
     os.kill(process.pid, signal.SIGSTOP)  # so that both arrive before the loop can act on the first
     process.send_signal(signal.SIGINT)
     os.kill(process.pid, signal.SIGCONT)
@@ -138,17 +138,17 @@ def test_a_live_run_refuses_a_second_writer_by_name(small_job: Job) -> None:
 
 def test_a_finished_run_says_so_and_goes_on_with_a_larger_total(small_job: Job, uninterrupted: Traces) -> None:
     """The same command says finished; with a larger total it ends as if it had been started with that total."""
-    assert small_job.run(max_steps=700) == 0
+    assert small_job.run(max_steps=400) == 0
     before = small_job.run_dir.status_file.read_bytes()
-    assert small_job.run(max_steps=700) == 0
+    assert small_job.run(max_steps=400) == 0
     assert "finished already" in small_job.output
     assert small_job.run_dir.status_file.read_bytes() == before
-    assert small_job.run(max_steps=300) == 2
-    assert "has done 700 steps" in small_job.output
-    assert small_job.interrupt_right_at(signal.SIGTERM, 750) == 75
+    assert small_job.run(max_steps=200) == 2
+    assert "has done 400 steps" in small_job.output
+    assert small_job.interrupt_right_at(signal.SIGTERM, 450) == 75
     assert not small_job.run_dir.final.exists()
     assert small_job.run() == 0
-    assert small_job.events("resumed")[0]["changed"] == {"max_steps": [700, TOTAL]}
+    assert small_job.events("resumed")[0]["changed"] == {"max_steps": [400, TOTAL]}
     assert small_job.traces() == uninterrupted
 
 

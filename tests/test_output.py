@@ -163,7 +163,7 @@ def test_narrow_and_dumb_terminals_see_progress(columns: int, term: str, small_j
         assert b"step " in seen
         assert b"\x1b" not in seen
     else:
-        assert b"/900" in seen
+        assert b"/600" in seen
         assert b"00:0" in seen
         assert ("━".encode() in seen) == (columns > 100)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 from cluster import Cluster
-from jobs import IN_AN_HOUR, ON_SLURM, Job, SlurmJob, as_nobody, resting_together, small_settings
+from jobs import IN_AN_HOUR, LOGGED, ON_SLURM, Job, SlurmJob, as_nobody, resting_together, small_settings
 
 from job.proofs.exactness import Traces
 from job.rundir.claim import read_segment
@@ -59,44 +59,34 @@ def _wait_until(met: Callable[[], bool], timeout_s: float = 200) -> None:
         time.sleep(0.5)
 
 
-@pytest.mark.waits(22)
+@pytest.mark.waits(25)
 def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster: Cluster) -> None:
-    """The element whose number is the array's is requeued alone: a sibling that was cancelled stays so, another trains on."""
-    array, runs = _submit_array(tmp_path, cluster, "1-3", max_steps=400)
-    with resting_together(runs, 20):
-        element = _bearer(cluster, array)
-        cancelled, sibling = {1, 2, 3} - {element}
-        cluster.ask("scancel", f"{array}_{cancelled}")
-        _wait_until(lambda: runs[cancelled - 1].status()["state"] == "cancelled")
-        cluster.ask("scancel", "--signal=USR2", f"{array}_{element}")
-    _wait_until(lambda: {runs[n - 1].status()["state"] for n in (element, sibling)} == {"finished"})
-    assert runs[element - 1].status()["job_id"] == f"{array}_{element}"
-    assert [runs[n - 1].reasons() for n in (element, sibling, cancelled)] == [["time_limit"], [], ["cancel"]]
-    assert cluster.state(f"{array}_{cancelled}") == "CANCELLED"
-    for seed in (element, sibling):
-        settings = small_settings(**{**ON_SLURM, "max_steps": 400, "seed": seed, "run_name": f"seed{seed}"})
-        whole = Job(tmp_path / "whole", settings, f"seed{seed}")
-        assert whole.run() == 0
-        assert runs[seed - 1].traces() == whole.traces()
-
-
-def test_cancel_of_an_element_leaves_its_siblings_alone(tmp_path: Path, cluster: Cluster) -> None:
-    """Running, or requeued and waiting for its turn behind `%`: that element ends, and no other."""
-    array, runs = _submit_array(tmp_path, cluster, "1-3%2", max_steps=10**6)
+    """Two at a time. The element whose number is the array's is requeued alone; one that waits for its turn again and is cancelled
+    stays so; another trains on meanwhile, and ends by a scancel of its own.
+    """
+    array, runs = _submit_array(tmp_path, cluster, "1-3%2", max_steps=400)
     try:
-        with resting_together(runs[:2], 20):
+        with resting_together(runs[:2], LOGGED):
             cluster.ask("scontrol", "requeue", f"{array}_1")
-            with runs[2].resting_at(20, until_signalled=True):
+            with runs[2].resting_at(LOGGED):
                 assert cluster.state(f"{array}_1") == "PENDING"
                 assert _bearer(cluster, array, of=2) == 3
                 assert runs[0].slurm("cancel", "seed1") == 0, runs[0].output
-                assert cluster.state(f"{array}_1") == "CANCELLED"
-                cancelling = runs[2].start("cancel", "seed3", module="slurm")
-            assert runs[2].wait(cancelling) == 0, runs[2].output
-            assert [run.status()["state"] for run in runs] == ["cancelled", "running", "cancelled"]
-            assert cluster.state(f"{array}_2") == "RUNNING"
+                cluster.ask("scancel", "--signal=USR2", f"{array}_3")
+            with runs[1].resting_at(LOGGED):
+                _wait_until(lambda: runs[2].status()["state"] == "finished")
+                assert cluster.state(f"{array}_2") == "RUNNING"
+                cluster.ask("scancel", f"{array}_2")
+        _wait_until(lambda: runs[1].status()["state"] == "cancelled")
+        assert [run.reasons() for run in runs] == [["requeue"], ["cancel"], ["time_limit"]]
+        assert [cluster.state(f"{array}_{n}") for n in (1, 2)] == ["CANCELLED"] * 2
+        assert runs[2].status()["job_id"] == f"{array}_3"
     finally:
         cluster.clear()
+    settings = small_settings(**{**ON_SLURM, "max_steps": 400, "seed": 3, "run_name": "seed3"})
+    whole = Job(tmp_path / "whole", settings, "seed3")
+    assert whole.run() == 0
+    assert runs[2].traces() == whole.traces()
 
 
 def test_a_dry_run_is_what_is_sent_and_nothing_is_written(job: SlurmJob, cluster: Cluster) -> None:
