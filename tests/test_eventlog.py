@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from job.log.reader import last_records, merged_records, read_lines
-from job.log.writer import EventLog, cut_torn_line
+from job.log.writer import EventLog
 from job.rundir.directory import RunDir
 from job.rundir.outbox import Outbox
 from job.rundir.status import Status, now, write_status
@@ -62,11 +62,11 @@ def test_nan_is_refused_and_not_written_as_null(run_dir: RunDir) -> None:
 
 @pytest.mark.parametrize("torn", [b'{"ti', b"x" * 200_000, b""])
 def test_only_a_torn_last_line_is_cut(run_dir: RunDir, torn: bytes) -> None:
-    """What a killed writer left without a newline goes, whatever its length; whole lines stay."""
+    """What a killed writer left without a newline goes at the next start, whatever its length; whole lines stay."""
     run_dir.events_file.write_bytes(b"".join([first := _record("started", 0), second := _record("step", 1)]) + torn)
     assert list(read_lines(run_dir.events_file)) == [first, second]
     assert last_records(run_dir.events_file, 1) == [orjson.loads(second)] or len(torn) > 65536
-    cut_torn_line(run_dir.events_file)
+    EventLog(run_dir, 2, Outbox(run_dir))
     assert run_dir.events_file.read_bytes() == first + second
 
 

@@ -21,7 +21,7 @@ class EventLog:
 
     def __init__(self, run_dir: RunDir, segment: int, outbox: Outbox) -> None:
         run_dir.fence()
-        cut_torn_line(run_dir.events_file)
+        _cut_torn_line(run_dir.events_file)
         self._log: _Recorder = structlog.wrap_logger(
             outbox, processors=[_stamp, _check, _render], wrapper_class=_Recorder, segment=segment
         ).bind()
@@ -51,7 +51,7 @@ def _render(_: Any, __: str, record: MutableMapping[str, Any]) -> tuple[tuple[by
     return (orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE),), {}
 
 
-def cut_torn_line(path: Path) -> None:
+def _cut_torn_line(path: Path) -> None:
     """Remove a last line that a killed writer left without its newline."""
     end = end_of_lines(path)
     if exists(path) and end < path.stat().st_size:
