@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,13 +28,15 @@ ON_A_SMALL_DISK = {"hidden_dim": 200, "max_steps": 300, "checkpoint_every_steps"
 
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
-def test_random_interruptions_change_no_byte(tmp_path: Path, size: int) -> None:
+def test_random_interruptions_change_no_byte(tmp_path: Path, size: int, tell: Callable[[str], None]) -> None:
     """From the first instant of a process to its last save; the user's own command makes them, shows each, and leaves nothing."""
     job = Job(tmp_path / "runs", small_settings(max_steps=900))
     assert job.run("verify-resume", "--kills", str(size)) == 0, job.output
     print(job.output)
     assert len(re.findall(r"^ +\d+  (?:" + "|".join(KINDS) + ")", job.output, re.MULTILINE)) == size
     assert "equal byte for byte" in job.output
+    rows = re.findall(r"^(\S.*?) {2,}(\d+) {2,}(?:[\d,]+ at most|-)", job.output, re.MULTILINE)
+    tell(f"{size} interruptions: " + ", ".join(f"{number} {kind}" for kind, number in rows))
     lost = re.findall(r"^(\S.*?) +\d+ +([\d,]+) at most", job.output, re.MULTILINE)
     for kind, steps in lost:
         # A checkpoint every 40 steps, a record every 7; a page of the newest checkpoint may be lost too.
@@ -215,21 +217,45 @@ def test_a_run_directory_that_vanishes(comes_back: bool, small_job: Job, uninter
     assert small_job.traces() == uninterrupted
 
 
-def test_a_run_directory_that_is_read_only_for_a_while(small_job: Job, uninterrupted: Traces) -> None:
-    """No file can be made in it: training goes on, and everything is written once it can be."""
+@pytest.mark.parametrize("may", ["be read", "not even be looked at"])
+def test_a_run_directory_that_takes_nothing_for_a_while(may: str, small_job: Job, uninterrupted: Traces) -> None:
+    """No file can be made in it, or its folder may not be entered: training goes on, and all is written once it can be."""
     if os.geteuid() == 0:
-        # Root may write anywhere but for this.
-        small_job.prefix = ("setpriv", "--inh-caps=-dac_override", "--bounding-set=-dac_override")
+        # Root may go and write anywhere but for this.
+        without = "-dac_override,-dac_read_search"
+        small_job.prefix = ("setpriv", f"--inh-caps={without}", f"--bounding-set={without}")
     process = small_job.start()
     small_job.wait_for_step(process, 100)
-    folders = [small_job.run_dir.path, *(p for p in small_job.run_dir.path.iterdir() if p.is_dir())]
+    run = small_job.run_dir.path
+    folders = [run, *(p for p in run.iterdir() if p.is_dir())] if may == "be read" else [run.parent]
     for folder in folders:
-        folder.chmod(0o555)
+        folder.chmod(0o555 if may == "be read" else 0)
     time.sleep(5)
     for folder in folders:
         folder.chmod(0o755)
     assert small_job.wait(process) == 0, small_job.output
     assert "save_failed" in [record["reason"] for record in small_job.events("warning")]
+    assert small_job.traces() == uninterrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_saves_although_the_disk_does_not_say_who_asks(
+    number: signal.Signals, small_job: Job, uninterrupted: Traces
+) -> None:
+    """Every look for a cancel mark fails with a stale handle: saved at that very step, and the right exit code."""
+    small_job.prefix = strace("newfstatat,stat,statx", "error=ESTALE", [small_job.run_dir.cancel_mark])
+    small_job.environment["AAE_CHECKPOINT_EVERY_STEPS"] = "10000"
+    process = small_job.start()
+    small_job.wait_for_step(process, 100)
+    child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])  # of strace
+    os.kill(child, number)
+    assert small_job.wait(process) == (130 if number == signal.SIGINT else 75), small_job.output
+    status = small_job.status()
+    assert (status["state"], status["checkpoint_step"]) == ("waiting", status["step"])
+    small_job.prefix = ()
+    del small_job.environment["AAE_CHECKPOINT_EVERY_STEPS"]
+    assert small_job.run() == 0, small_job.output
+    assert [record["steps_lost"] for record in small_job.events("resumed")] == [0]
     assert small_job.traces() == uninterrupted
 
 
@@ -255,7 +281,7 @@ WRITING_CALLS = ("write", "pwrite64", "fsync", "rename", "link", "unlink", "mkdi
 
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
-def test_every_system_call_that_writes_may_fail_once(tmp_path: Path, size: int) -> None:
+def test_every_system_call_that_writes_may_fail_once(tmp_path: Path, size: int, tell: Callable[[str], None]) -> None:
     """Each in turn refused by the kernel (at a large size all of them): no byte is lost, at worst by one more start."""
     settings = small_settings(max_steps=60, checkpoint_every_steps=20, lattice_every_steps=30)
     whole = Job(tmp_path / "whole", settings)
@@ -282,4 +308,4 @@ def test_every_system_call_that_writes_may_fail_once(tmp_path: Path, size: int) 
         assert _damage(job) == [], where
         assert job.traces() == whole.traces(), where
         assert not list(job.run_dir.path.rglob(".*.tmp")), where
-    print(f"{min(size, len(every))} of {len(every)} calls made to fail, {stopped} of them ended the process")
+    tell(f"{min(size, len(every))} of {len(every)} calls made to fail, {stopped} of them ended the process")

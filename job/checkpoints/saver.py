@@ -10,6 +10,7 @@ from job.log.writer import EventLog
 from job.rundir.directory import FULL, RunDir
 from job.rundir.outbox import Outbox
 from job.rundir.patience import patiently
+from job.rundir.small_file import exists
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ class Saver:
         try:
             self.save(step, state)
         except OSError as error:
-            if not self._run_dir.path.exists():
+            if self._is_gone():
                 self.save_patiently(step, state)
             elif not self._fails:
                 self._fails = True
@@ -76,6 +77,11 @@ class Saver:
             return False
         self._fails = False
         return True
+
+    def _is_gone(self) -> bool:
+        with contextlib.suppress(OSError):
+            return not exists(self._run_dir.path)
+        return False  # nobody can say now
 
     def save_patiently(self, step: int, state: State) -> None:
         """Save all that is due up to a step; raises HopelessError if the disk does not take it within a minute."""

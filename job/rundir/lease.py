@@ -83,9 +83,11 @@ class Lease:
             with contextlib.suppress(OSError):  # the next heartbeat writes it
                 self.heartbeat.write(steps_lost=known + num_steps)
 
-    def is_cancelled(self, *, look_anew: bool) -> bool:
-        """Whether a cancel mark is there: as the last heartbeat saw it, or as it is now."""
-        return (look_anew or self.heartbeat.cancelled) and exists(self._run_dir.cancel_mark)
+    def is_cancelled(self) -> bool:
+        """Whether a cancel mark is there now; as the last heartbeat saw it where the disk does not say."""
+        with contextlib.suppress(OSError):
+            self.heartbeat.cancelled = exists(self._run_dir.cancel_mark)
+        return self.heartbeat.cancelled
 
     def release(self, state: State, cause: Cause, verdict: str, exit_code: int) -> None:
         """Write down how the segment ends; raises OSError, and may be tried again."""

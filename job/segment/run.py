@@ -173,17 +173,24 @@ class Run:
     def train(self, stop: "Stop") -> StopReason | None:
         """Train until the total (None) or until `stop` answers a reason; everything is then saved. May be called again.
 
-        A cancel mark in the run directory is a reason too, found at the next heartbeat, and goes before any other.
+        A cancel mark in the run directory is a reason too, found at the next heartbeat, and goes before any other. Between the
+        reason and the save nothing is looked at or written: what the disk refuses or keeps waiting would cost the steps.
         """
 
         def ask() -> StopReason | None:
-            self._lease.check(self.trainer.saver.saved_step)
-            self._tell_of_standing_still()
-            self._tell_that_nobody_listens()
-            reason = stop()
-            return "cancel" if self._lease.is_cancelled(look_anew=reason is not None) else reason
+            reason = "cancel" if self._lease.heartbeat.cancelled else stop()
+            if reason is None:
+                self._lease.check(self.trainer.saver.saved_step)
+                self._tell_of_standing_still()
+                self._tell_that_nobody_listens()
+            return reason
 
-        return self.trainer.train(ask)
+        while (reason := self.trainer.train(ask)) is not None:
+            if self._lease.is_cancelled():
+                return "cancel"
+            if reason != "cancel":
+                return reason
+        return None
 
     def _tell_that_nobody_listens(self) -> None:
         error = lost_output()
