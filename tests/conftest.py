@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import subprocess
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,28 @@ def _dealt(items: list[pytest.Item], num_processes: int) -> list[pytest.Item]:
 def size(request: pytest.FixtureRequest) -> int:
     """How many faults a campaign is to make."""
     return int(request.config.getoption("--size"))
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """What a campaign says that it has done: at once, and at the end of all tests."""
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+        record_property("campaign", line)
+
+    return tell
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the campaigns have done."""
+    reports = terminalreporter.getreports("passed")
+    told = [
+        f"{r.nodeid.split('::')[-1]}: {line}" for r in reports for name, line in r.user_properties if name == "campaign"
+    ]
+    if told:
+        terminalreporter.section("campaigns")
+        terminalreporter.write_line("\n".join(told))
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import random
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def _watched(job: Job) -> list[Path]:
     return sorted(paths)
 
 
-def test_every_look_at_the_run_may_fail_for_a_moment(tmp_path: Path, size: int) -> None:
+def test_every_look_at_the_run_may_fail_for_a_moment(tmp_path: Path, size: int, tell: Callable[[str], None]) -> None:
     """Each look of a start and of training in turn, up to three times in a row: waited for, and no byte is lost."""
     trace = f"trace={','.join(LOOKING_CALLS)}"
 
@@ -63,11 +64,11 @@ def test_every_look_at_the_run_may_fail_for_a_moment(tmp_path: Path, size: int) 
         assert not [finding for finding in verify_run(job.run_dir) if not finding.good], where
         assert not list(job.run_dir.checkpoints.glob("*.bad")), where
         assert job.traces() == whole.traces(), where
-    print(f"{min(size, len(every))} of {len(every)} looks made to fail, {stopped} of them ended the process")
+    tell(f"{min(size, len(every))} of {len(every)} looks made to fail, {stopped} of them ended the process")
 
 
 @pytest.mark.waits(70)
-def test_a_page_of_any_file_may_be_lost(tmp_path: Path, size: int) -> None:
+def test_a_page_of_any_file_may_be_lost(tmp_path: Path, size: int, tell: Callable[[str], None]) -> None:
     """After a kill, a page of a random file: the run goes on to the same weights, or its settings say that they are damaged."""
     whole = Job(tmp_path / "whole", small_settings())
     assert whole.run() == 0, whole.output
@@ -90,4 +91,4 @@ def test_a_page_of_any_file_may_be_lost(tmp_path: Path, size: int) -> None:
         assert job.traces().weights == whole.traces().weights, kind
         assert job.traces().final_lattice == whole.traces().final_lattice, kind
         assert job.slurm("log", str(job.run_dir.path), "--csv", "--fields", "step") == 0, f"{kind}: {job.output}"
-    print("pages lost:", ", ".join(f"{count} of {kind}" for kind, count in sorted(lost.items())))
+    tell("pages lost: " + ", ".join(f"{count} of {kind}" for kind, count in sorted(lost.items())))

@@ -3,6 +3,7 @@
 import pickle
 import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def test_a_checkpoint_is_read_as_it_was_written_and_by_torch_alone(run_dir: RunD
 
 
 @pytest.mark.campaign
-def test_every_flipped_bit_and_every_truncation_is_found(run_dir: RunDir, size: int) -> None:
+def test_every_flipped_bit_and_every_truncation_is_found(
+    run_dir: RunDir, size: int, tell: Callable[[str], None]
+) -> None:
     """No byte of the file is outside the digest: each single flip and each cut is refused."""
     path = run_dir.checkpoint_file(20)
     good = path.read_bytes()
@@ -58,7 +61,7 @@ def test_every_flipped_bit_and_every_truncation_is_found(run_dir: RunDir, size: 
             read_checkpoint(path)
     path.write_bytes(good)
     read_checkpoint(path)
-    print(f"{len(places)} flipped bits and {len(lengths)} truncations, all found")
+    tell(f"{len(places)} flipped bits and {len(lengths)} truncations, all found")
 
 
 class _Hostile:

@@ -75,26 +75,6 @@ def test_evaluations_are_due_written_and_without_effect_on_training(small_job: J
     assert status["saturation"] in status["verdict"] or "not saturated yet" in status["verdict"]
 
 
-def test_evaluations_survive_kills_and_come_before_the_checkpoints_that_follow_them(
-    small_job: Job, tmp_path: Path
-) -> None:
-    """The merged log of a killed run has each evaluation once, with the same figures; none is missing behind a checkpoint."""
-    whole = Job(tmp_path / "whole", small_settings(evaluate_every_steps=EVERY))
-    assert whole.run() == 0, whole.output
-    small_job.environment["AAE_EVALUATE_EVERY_STEPS"] = str(EVERY)
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
-        reached = max((r["step"] for r in small_job.records()), default=0)
-        small_job.interrupt_right_at(number, reached + random.randrange(40, 140))
-    assert small_job.run() == 0, small_job.output
-    assert _evaluations(small_job) == _evaluations(whole)
-    written: set[int] = set()
-    for record in small_job.records():
-        if record["event"] == "evaluation":
-            written.add(record["step"])
-        if record["event"] == "checkpoint":
-            assert set(range(EVERY, record["step"] + 1, EVERY)) <= written
-
-
 @pytest.mark.process
 def test_a_run_that_is_to_stop_when_saturated_stops_at_the_same_step_however_it_was_interrupted(tmp_path: Path) -> None:
     """Half a window after the one that makes the verdict, with whole results, and the same bytes after kills."""
@@ -140,22 +120,33 @@ def test_switching_the_stop_off_lets_a_saturated_run_go_on_to_its_total(small_jo
 
 
 @pytest.mark.process
-def test_averages_and_a_falling_rate_resume_exactly(tmp_path: Path) -> None:
-    """A schedule over the run and averaged weights: killed and resumed, the same bytes; its length cannot change."""
-    levers = small_settings(
-        max_steps=900, lr_schedule="cosine", ema_decay=0.99, autoencoder_dropout=0.1, encoder_lr=1e-3
-    )
+def test_evaluations_averages_and_a_falling_rate_survive_kills(tmp_path: Path) -> None:
+    """A schedule over the run, averaged weights, evaluations: killed and resumed, the same bytes; its length cannot change.
+
+    The merged log of the killed run has each evaluation once, with the same figures; none is missing behind a checkpoint.
+    """
+    training = {"lr_schedule": "cosine", "ema_decay": 0.99, "autoencoder_dropout": 0.1, "encoder_lr": 1e-3}
+    levers = small_settings(**{"max_steps": 900, "evaluate_every_steps": EVERY, **training})
     whole, cut = Job(tmp_path / "whole", levers), Job(tmp_path / "cut", levers)
     whole.interrupt_right_at(signal.SIGTERM, 881)  # a finished run keeps its newest checkpoint alone
     kept_aside = [read_checkpoint(whole.run_dir.checkpoint_file(step)) for step in (840, 880)]
     assert whole.run() == 0, whole.output
-    cut.interrupt(signal.SIGKILL, random.randrange(100, 700))
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        reached = max((r["step"] for r in cut.records()), default=0)
+        cut.interrupt_right_at(number, reached + random.randrange(60, 200))
     assert cut.run(max_steps=1000) == 2
     assert "AAE_MAX_STEPS is 900 in settings.json, now 1000" in cut.output
     assert "the learning rates fall over the whole run" in cut.output
     assert cut.run() == 0, cut.output
     assert cut.traces() == whole.traces()
     assert "goes on from here" not in cut.output
+    assert _evaluations(cut) == _evaluations(whole)
+    written: set[int] = set()
+    for record in cut.records():
+        if record["event"] == "evaluation":
+            written.add(record["step"])
+        if record["event"] == "checkpoint":
+            assert set(range(EVERY, record["step"] + 1, EVERY)) <= written
     before, middle, last = [*kept_aside, read_checkpoint(whole.run_dir.checkpoint_file(900))]
     kept = safetensors.torch.load_file(whole.run_dir.final_weights)
     name = "encoder.hidden1.weight"

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
@@ -202,7 +203,7 @@ def test_the_first_step_of_the_verdict_is_kept() -> None:
 
 
 @pytest.mark.campaign
-def test_made_up_traces_are_judged_in_time_and_never_wrongly(size: int) -> None:
+def test_made_up_traces_are_judged_in_time_and_never_wrongly(size: int, tell: Callable[[str], None]) -> None:
     """Of traces that come to rest 99 % are found within five windows, none before; of those that never do, none is.
 
     At rest is a trace that falls over ten windows by less than the limit, and by less than what noise moves a window.
@@ -216,7 +217,7 @@ def test_made_up_traces_are_judged_in_time_and_never_wrongly(size: int) -> None:
         early += found < trace.rests_from(limit) - 5
     restless = [Trace.at_random(10**6 + seed, plateau=False) for seed in range(num)]
     fooled = sum(_first_saturated(trace.readings(noisy=True)) is not None for trace in restless)
-    print(f"{num} traces with a plateau: {late} found late, {early} early; {num} without: {fooled} taken for one")
+    tell(f"{num} traces with a plateau: {late} found late, {early} early; {num} without: {fooled} taken for one")
     assert late <= max(1, num // 100)
     assert (early, fooled) == (0, 0)
 

@@ -73,6 +73,9 @@ def test_a_local_run_outlives_the_command_and_is_stopped_by_a_person_alone(tmp_p
         assert job.slurm("status", "small", "--json") == 1
         (shown,) = orjson.loads(job.output)
         assert (shown["state"], shown["needs_person"]) == ("lost", True)
+        _wait_until_gone(
+            _controller(journey)
+        )  # a submit would find it, as it finds one whose process has not claimed the run yet
 
     with journey.stage("cancel before a process has claimed the run: nothing trains"):
         journey.submit()

@@ -175,7 +175,9 @@ def _wait_for_next_segment(job: SlurmJob, segment: int, what: str) -> None:
 @pytest.mark.waits(40)
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
-def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces, size: int, tmp_path: Path) -> None:
+def test_a_job_gets_through_random_faults_by_itself(
+    job: SlurmJob, whole: Traces, size: int, tell: Callable[[str], None], tmp_path: Path
+) -> None:
     """Each some steps after the last; in the end the run is finished, with the bytes of one that nothing happened to."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(MADE_TO_FAIL)
@@ -195,7 +197,7 @@ def test_a_job_gets_through_random_faults_by_itself(job: SlurmJob, whole: Traces
             break
         fault = random.choice(FAULTS)
         with job.resting_at(from_step + random.randrange(20, 60), segment) as process:
-            print(f"{number + 1:>4}  {fault.__name__.strip('_').replace('_', ' ')} after step {from_step}", flush=True)
+            tell(f"{number + 1:>4}  {fault.__name__.strip('_').replace('_', ' ')} after step {from_step}")
             fault(job, process)
         _wait_for_next_segment(job, segment, fault.__name__)
     job.wait_until_finished(job_id)
