@@ -60,7 +60,7 @@ def test_signals_save_and_stop_and_the_same_command_goes_on_to_the_same_bytes(
     for segment, number in enumerate(numbers, start=1):
         exit_code, reason = POLITE[number]
         begun = small_job.status()["step"] if segment > 1 else 0
-        assert small_job.interrupt_right_at(number, begun + random.randrange(20, 150)) == exit_code, small_job.output
+        assert small_job.interrupt_right_at(number, begun + random.randrange(20, 100)) == exit_code, small_job.output
         stopped = small_job.events("stopped")[-1]
         status = small_job.status()
         assert (stopped["segment"], stopped["reason"], status["reason"]) == (segment, reason, reason), number.name
