@@ -189,20 +189,25 @@ class Job:
         """Run an `aae-slurm` command to its end; returns the exit code."""
         return self.run(*arguments, module="slurm", **changes)
 
-    def interrupt(self, number: signal.Signals, at_step: int, **changes: Any) -> int:
-        """Start, send a signal once a log record of `at_step` or later is written, and wait for the end."""
-        process = self.start(**changes)
-        self.wait_for_step(process, at_step)
-        process.send_signal(number)
-        return self.wait(process)
-
-    def interrupt_right_at(self, number: signal.Signals, at_step: int) -> int:
-        """As `interrupt`, with no step made meanwhile, however late the signal comes."""
+    def start_to_rest(self, at_step: int, **changes: Any) -> Process:
+        """Start, and return once the process has logged the step and stopped itself."""
         assert not self.prefix, "it would not rest"
         assert not self.cold, "it would not rest"
-        process = self.start(rest_at=at_step)
+        process = self.start(rest_at=at_step, **changes)
         self.wait_for_step(process, at_step)
         wait_until_still(process.pid)
+        return process
+
+    def interrupt(self, number: signal.Signals, at_step: int, **changes: Any) -> int:
+        """Start, send a signal once a log record of `at_step` or later is written, and wait for the end.
+
+        No step is made meanwhile, however late the signal comes, but by a process that is cold or that another command runs.
+        """
+        if self.prefix or self.cold:
+            process = self.start(**changes)
+            self.wait_for_step(process, at_step)
+        else:
+            process = self.start_to_rest(at_step, **changes)
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)
         return self.wait(process)

@@ -418,7 +418,7 @@ def test_a_status_tells_of_lost_steps_from_the_first_start_on(tmp_path: Path) ->
 
 def test_steps_lost_of_a_killed_run_are_those_of_its_log(small_job: Job) -> None:
     """status.json tells their sum, which `resumed` records tell one by one."""
-    small_job.interrupt_right_at(signal.SIGKILL, 210)
+    small_job.interrupt(signal.SIGKILL, 210)
     assert small_job.run() == 0
     status = read_status(small_job.run_dir)
     assert status is not None

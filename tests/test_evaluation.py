@@ -98,7 +98,7 @@ def test_a_run_that_is_to_stop_when_saturated_stops_at_the_same_step_however_it_
     cut = Job(tmp_path / "cut", small_settings(**LENIENT))
     # The last one within the half window in which the verdict is known and the end has not come.
     for at in (random.randrange(20, 4 * EVERY), 5 * EVERY + 2):
-        cut.interrupt_right_at(random.choice([signal.SIGKILL, signal.SIGTERM]), at)
+        cut.interrupt(random.choice([signal.SIGKILL, signal.SIGTERM]), at)
     assert cut.run() == 0, cut.output
     assert cut.status()["step"] == ENDS_AT
     assert cut.traces() == whole.traces()
@@ -128,12 +128,12 @@ def test_evaluations_averages_and_a_falling_rate_survive_kills(tmp_path: Path) -
     training = {"lr_schedule": "cosine", "ema_decay": 0.99, "autoencoder_dropout": 0.1, "encoder_lr": 1e-3}
     levers = small_settings(**{"max_steps": 900, "evaluate_every_steps": EVERY, **training})
     whole, cut = Job(tmp_path / "whole", levers), Job(tmp_path / "cut", levers)
-    whole.interrupt_right_at(signal.SIGTERM, 881)  # a finished run keeps its newest checkpoint alone
+    whole.interrupt(signal.SIGTERM, 881)  # a finished run keeps its newest checkpoint alone
     kept_aside = [read_checkpoint(whole.run_dir.checkpoint_file(step)) for step in (840, 880)]
     assert whole.run() == 0, whole.output
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         reached = max((r["step"] for r in cut.records()), default=0)
-        cut.interrupt_right_at(number, reached + random.randrange(60, 200))
+        cut.interrupt(number, reached + random.randrange(60, 200))
     assert cut.run(max_steps=1000) == 2
     assert "AAE_MAX_STEPS is 900 in settings.json, now 1000" in cut.output
     assert "the learning rates fall over the whole run" in cut.output

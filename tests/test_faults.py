@@ -60,9 +60,7 @@ def test_a_stopped_process_that_wakes_up_after_its_successor_writes_nothing(
     small_job: Job, uninterrupted: Traces
 ) -> None:
     """SIGSTOP, a successor that takes over after a minute without a sign of life, SIGCONT: the old one leaves with 2."""
-    first = small_job.start()
-    small_job.wait_for_step(first, 100)
-    first.send_signal(signal.SIGSTOP)
+    first = small_job.start_to_rest(100)
     assert small_job.run() == 0, small_job.output
     assert "waiting up to 60 s for a sign of life" in small_job.output
     after = _everything_below(small_job.run_dir.path)
@@ -164,9 +162,7 @@ def test_a_run_makes_do_with_a_small_disk(small_disk: Path, reference: Traces) -
 def test_a_disk_that_is_full_for_a_while_costs_nothing(small_disk: Path, reference: Traces) -> None:
     """Training goes on, the heartbeat too; records, lattices and checkpoints are written when there is room again."""
     job = Job(small_disk, small_settings(**ON_A_SMALL_DISK))
-    process = job.start()
-    job.wait_for_step(process, 100)
-    process.send_signal(signal.SIGSTOP)  # so that it is the same moment on any machine
+    process = job.start_to_rest(100)
     with _full(small_disk):
         process.send_signal(signal.SIGCONT)
         before = job.status()["updated_at"]
@@ -182,9 +178,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(small_disk: Path, referen
 def test_a_disk_that_stays_full_ends_the_run_with_a_verdict(small_disk: Path, reference: Traces) -> None:
     """After the last step it waits a minute for room, then says so with exit code 3; with room the same command goes on."""
     job = Job(small_disk, small_settings(**ON_A_SMALL_DISK))
-    process = job.start()
-    job.wait_for_step(process, 200)
-    process.send_signal(signal.SIGSTOP)
+    process = job.start_to_rest(200)
     with _full(small_disk):
         process.send_signal(signal.SIGCONT)
         assert job.wait(process) == 3, job.output
@@ -200,9 +194,9 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_verdict(small_disk: Path, re
 def test_a_run_directory_that_vanishes(comes_back: bool, small_job: Job, uninterrupted: Traces) -> None:
     """An unmounted share: nothing is written in its place; back within a minute it goes on, else exit code 3 says where."""
     away = small_job.run_dir.path.with_name("away")
-    process = small_job.start(max_steps=TOTAL if comes_back else 10**6)
-    small_job.wait_for_step(process, 100)
+    process = small_job.start_to_rest(100, max_steps=TOTAL if comes_back else 10**6)
     small_job.run_dir.path.rename(away)
+    process.send_signal(signal.SIGCONT)
     if comes_back:
         time.sleep(5)
         assert not small_job.run_dir.path.exists()
@@ -225,7 +219,7 @@ def test_a_run_directory_that_takes_nothing_for_a_while(may: str, small_job: Job
         without = "-dac_override,-dac_read_search"
         small_job.prefix = ("setpriv", f"--inh-caps={without}", f"--bounding-set={without}")
     process = small_job.start()
-    small_job.wait_for_step(process, 100)
+    small_job.wait_for_step(process, 20)
     run = small_job.run_dir.path
     folders = [run, *(p for p in run.iterdir() if p.is_dir())] if may == "be read" else [run.parent]
     for folder in folders:
@@ -246,7 +240,7 @@ def test_a_stop_saves_although_the_disk_does_not_say_who_asks(
     small_job.prefix = strace("newfstatat,stat,statx", "error=ESTALE", [small_job.run_dir.cancel_mark])
     small_job.environment["AAE_CHECKPOINT_EVERY_STEPS"] = "10000"
     process = small_job.start()
-    small_job.wait_for_step(process, 100)
+    small_job.wait_for_step(process, 20)
     child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])  # of strace
     os.kill(child, number)
     assert small_job.wait(process) == (130 if number == signal.SIGINT else 75), small_job.output
@@ -269,7 +263,7 @@ def test_an_installation_that_is_replaced_while_a_run_trains(
     small_job.cold = True
     small_job.load_first(tmp_path / "installed")
     process = small_job.start()
-    small_job.wait_for_step(process, 100)
+    small_job.wait_for_step(process, 20)
     shutil.rmtree(tmp_path / "installed")
     assert small_job.wait(process) == 0, small_job.output
     assert small_job.events("warning") == []

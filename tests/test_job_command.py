@@ -60,7 +60,7 @@ def test_signals_save_and_stop_and_the_same_command_goes_on_to_the_same_bytes(
     for segment, number in enumerate(numbers, start=1):
         exit_code, reason = POLITE[number]
         begun = small_job.status()["step"] if segment > 1 else 0
-        assert small_job.interrupt_right_at(number, begun + random.randrange(20, 100)) == exit_code, small_job.output
+        assert small_job.interrupt(number, begun + random.randrange(20, 100)) == exit_code, small_job.output
         stopped = small_job.events("stopped")[-1]
         status = small_job.status()
         assert (stopped["segment"], stopped["reason"], status["reason"]) == (segment, reason, reason), number.name
@@ -90,10 +90,12 @@ def test_kills_at_random_moments_cost_at_most_the_checkpoint_interval(small_job:
     """SIGKILL, again and again, also within a save or a line of the log: the same bytes, no record missing or doubled."""
     for _ in range(4):
         reached = max((r["step"] for r in small_job.records()), default=0)
-        if reached > TOTAL - 300:  # or it might be finished before the next one
+        if reached > TOTAL - 400:  # or it might be finished before the next one
             break
-        code = small_job.interrupt(signal.SIGKILL, reached + random.randrange(40, 160))
-        assert code == -signal.SIGKILL, small_job.output
+        process = small_job.start()
+        small_job.wait_for_step(process, reached + random.randrange(40, 160))
+        process.send_signal(signal.SIGKILL)
+        assert small_job.wait(process) == -signal.SIGKILL, small_job.output
         with small_job.run_dir.events_file.open("ab") as log:
             log.write(b'{"time":"2026')  # as a kill within a write leaves it
     assert small_job.run() == 0, small_job.output
@@ -106,9 +108,9 @@ def test_kills_at_random_moments_cost_at_most_the_checkpoint_interval(small_job:
 
 def test_a_second_ctrl_c_leaves_at_once(small_job: Job, uninterrupted: Traces) -> None:
     """The second Ctrl-C does not wait for the save, and still nothing is lost but the steps since the last checkpoint."""
-    process = small_job.start(checkpoint_every_steps=200)
-    small_job.wait_for_step(process, 250)
-    os.kill(process.pid, signal.SIGSTOP)  # so that both arrive before the loop can act on the first
+    process = small_job.start_to_rest(
+        250, checkpoint_every_steps=200
+    )  # both arrive before the loop can act on the first
     process.send_signal(signal.SIGINT)
     os.kill(process.pid, signal.SIGCONT)
     process.send_signal(signal.SIGINT)
@@ -147,7 +149,7 @@ def test_a_finished_run_says_so_and_goes_on_with_a_larger_total(small_job: Job, 
     assert small_job.run_dir.status_file.read_bytes() == before
     assert small_job.run(max_steps=200) == 2
     assert "has done 400 steps" in small_job.output
-    assert small_job.interrupt_right_at(signal.SIGTERM, 450) == 75
+    assert small_job.interrupt(signal.SIGTERM, 450) == 75
     assert not small_job.run_dir.final.exists()
     assert small_job.run() == 0
     assert small_job.events("resumed")[0]["changed"] == {"max_steps": [400, TOTAL]}

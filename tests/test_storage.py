@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson
 import pytest
-from cluster import wait_until_still
 from commands import Commands
 from jobs import Job, strace
 
@@ -286,12 +285,9 @@ def test_a_handle_that_goes_stale_is_opened_anew(run_dir: RunDir, monkeypatch: p
 @pytest.mark.process
 def test_a_run_whose_log_is_replaced_goes_on_saving(small_job: Job, uninterrupted: Traces) -> None:
     """`cp` and `mv` while it trains: checkpoints go on, one warning, every record is there once."""
-    process = small_job.start()
-    small_job.wait_for_step(process, 300)
+    process = small_job.start_to_rest(300)  # or a record between the two would be in the old one alone
     log = small_job.run_dir.events_file
     copy = log.with_name("x")
-    process.send_signal(signal.SIGSTOP)  # or a record between the two would be in the old one alone
-    wait_until_still(process.pid)
     copy.write_bytes(log.read_bytes())
     copy.replace(log)
     process.send_signal(signal.SIGCONT)

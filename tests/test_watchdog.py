@@ -63,9 +63,7 @@ def test_a_step_that_never_ends_ends_the_process_with_its_story(small_job: Job, 
 def test_a_process_that_stood_still_does_not_hang(small_job: Job) -> None:
     """As under `scontrol suspend`: that time does not count."""
     began = time.monotonic()
-    process = small_job.start(step_limit_s=2)
-    small_job.wait_for_step(process, 100)
-    process.send_signal(signal.SIGSTOP)
+    process = small_job.start_to_rest(100, step_limit_s=2)
     time.sleep(14)
     process.send_signal(signal.SIGCONT)
     assert small_job.wait(process) == 0, small_job.output

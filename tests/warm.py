@@ -68,7 +68,7 @@ class WarmProcess:
     def _told(self) -> bytes:
         line = b""
         while not line.endswith(b"\n"):
-            part = self._connection.recv(64)
+            part = self._connection.recv(1)  # what it tells next may be there already
             assert part, "the process that forks has ended"
             line += part
         return line
