@@ -79,7 +79,7 @@ def test_elements_of_a_plain_array_are_runs_of_their_own(tmp_path: Path, cluster
                 cluster.ask("scancel", f"{array}_2")
         _wait_until(lambda: runs[1].status()["state"] == "cancelled")
         assert [run.reasons() for run in runs] == [["requeue"], ["cancel"], ["time_limit"]]
-        assert [cluster.state(f"{array}_{n}") for n in (1, 2)] == ["CANCELLED"] * 2
+        assert cluster.wait_for_state(f"{array}_2", "CANCELLED") == cluster.state(f"{array}_1")
         assert runs[2].status()["job_id"] == f"{array}_3"
     finally:
         cluster.clear()
