@@ -2,6 +2,8 @@
 
 import json
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,21 @@ def test_bench_measures_the_time_to_a_quality(
     assert (lecture[0], ours[0]) == ("2", "400")
     is_better = all(float(mine) <= float(theirs) for mine, theirs in zip(ours[2:], lecture[2:], strict=True))
     assert ("at least as good" in table[3]) == is_better
+
+
+@pytest.mark.process
+def test_a_process_that_measures_is_this_project_s_own(tmp_path: Path) -> None:
+    """Whatever lies in the folder in which the command is typed."""
+    for name in ("job.py", "torch.py"):
+        (tmp_path / name).write_text("raise SystemExit('not ours')\n")
+    script = tmp_path / "bin" / "script"  # as a console script, whose own folder is first on the module path
+    script.parent.mkdir()
+    script.write_text(
+        "import os\nfrom job.proofs.children import alone\nif __name__ == '__main__':\n    print(alone(os.getpid))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 0
 
 
 def test_an_aged_state_continues_in_every_mode() -> None:

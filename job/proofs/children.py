@@ -1,6 +1,7 @@
 """Work in a process of its own, which leaves nothing behind in this one or on the GPU."""
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
@@ -11,7 +12,11 @@ from job.errors import AaeError
 
 
 def context() -> ForkServerContext:
-    """Where such processes come from: forks of one that has loaded torch, and has computed nothing and met no GPU."""
+    """Where such processes come from: forks of one that has loaded torch, and has computed nothing and met no GPU.
+
+    That one is started as with `python -P`, or a job.py in the working directory would take this project's place in it.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["job.proofs.bench_modes"])
     return context
