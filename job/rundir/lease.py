@@ -68,10 +68,13 @@ class Lease:
         """Seconds since it was taken."""
         return round(time.time() - self._taken_s, 3)
 
-    def check(self, saved_step: int | None) -> None:
-        """Raise what the heartbeat has met; a checkpoint that it has not told of yet is told of at once."""
+    def check(self) -> None:
+        """Raise what the heartbeat has met."""
         if self.heartbeat.error is not None:
             raise self.heartbeat.error
+
+    def tell_of_checkpoint(self, saved_step: int | None) -> None:
+        """Have status.json tell of the newest checkpoint at once, if the heartbeat has not yet."""
         if self.heartbeat.status.checkpoint_step != saved_step:
             with contextlib.suppress(OSError):
                 self.heartbeat.write()

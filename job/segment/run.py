@@ -178,9 +178,10 @@ class Run:
         """
 
         def ask() -> StopReason | None:
+            self._lease.check()
             reason = "cancel" if self._lease.heartbeat.cancelled else stop()
             if reason is None:
-                self._lease.check(self.trainer.saver.saved_step)
+                self._lease.tell_of_checkpoint(self.trainer.saver.saved_step)
                 self._tell_of_standing_still()
                 self._tell_that_nobody_listens()
             return reason
