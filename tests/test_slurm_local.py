@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -74,12 +75,9 @@ def test_a_local_run_outlives_the_command_and_is_stopped_by_a_person_alone(tmp_p
         assert job.slurm("status", "small", "--json") == 1
         (shown,) = orjson.loads(job.output)
         assert (shown["state"], shown["needs_person"]) == ("lost", True)
-        _wait_until_gone(
-            _controller(journey)
-        )  # a submit would find it, as it finds one whose process has not claimed the run yet
 
-    with journey.stage("cancel before a process has claimed the run: nothing trains"):
-        journey.submit()
+    with journey.stage("a submit right after, and cancel before a process has claimed the run: nothing trains"):
+        _submit_while_it_ends(journey, _controller(journey))
         controller = _controller(journey)
         os.kill(controller, signal.SIGSTOP)  # while it still starts: the signal finds nobody who could hand it on
         cancelling = job.start("cancel", "small", module="slurm")
@@ -98,14 +96,7 @@ def test_a_local_run_outlives_the_command_and_is_stopped_by_a_person_alone(tmp_p
         journey.go_on(until_signalled=True)
         assert job.wait(cancelling) == 0, job.output
         assert (job.status()["state"], job.status()["reason"]) == ("cancelled", "cancel")
-        with contextlib.suppress(ProcessLookupError):  # as if it slept a little longer, if it has not ended yet
-            os.kill(controller, signal.SIGSTOP)
-        again = job.start("submit", "--local", module="slurm", max_steps=10**6)
-        time.sleep(1)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(controller, signal.SIGCONT)
-        assert job.wait(again) == 0, job.output
-        assert "as    local-" in job.output
+        _submit_while_it_ends(journey, controller)
         journey.rest()
         assert journey.lost() == 0
 
@@ -134,6 +125,21 @@ def test_a_local_run_outlives_the_command_and_is_stopped_by_a_person_alone(tmp_p
 def _controller(journey: Journey) -> int:
     """The process of submitit's executor that starts the run's processes."""
     return int(journey.job_id.removeprefix("local-"))
+
+
+def _submit_while_it_ends(journey: Journey, controller: int) -> None:
+    """Submit while the executor of the segment before sleeps a little longer: it is not taken for a run that goes on."""
+
+    def send(number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it may have ended already
+            os.kill(controller, number)
+
+    send(signal.SIGSTOP)
+    timer = threading.Timer(1.0, send, (signal.SIGCONT,))
+    timer.start()
+    journey.submit()
+    timer.cancel()  # where there was nothing to wait for
+    assert journey.job_id != f"local-{controller}"
 
 
 def _wait_until_gone(process: int) -> None:

@@ -11,7 +11,6 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from job.config.settings import OF_AN_END
 from job.config.sources import Configuration
 from job.rundir.cancel import remove_mark
-from job.rundir.claim import read_segment
 from job.rundir.directory import RunDir
 from job.rundir.status import Status, now, read_status, write_status
 from job.segment.plan import Plan
@@ -101,9 +100,8 @@ def _live_local_start(run_dir: RunDir) -> str | None:
     """submitit's local controller of this run, once it is clear that it will not end of itself."""
     deadline = time.monotonic() + ENDING_S
     while (controller := local_controller(run_dir)) is not None and time.monotonic() < deadline:
-        status = read_status(run_dir)
-        segment = read_segment(run_dir, status.segment) if status is not None else None
-        if segment is None or segment.cause is None:
+        owner, life = process_of(run_dir)
+        if owner is None or life is not Life.GONE:
             break
         time.sleep(0.1)  # it outlives its process by a second, or starts the next
     return f"local-{controller}" if controller is not None else None
