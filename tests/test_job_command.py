@@ -1,5 +1,6 @@
 """The real command: starts, stops, resumes, refuses."""
 
+import gc
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ from jobs import TOTAL, Job, small_settings
 from PIL import Image
 
 from job.commands import train
+from job.loading import loading
 from job.log.events import events_schema
 from job.proofs.exactness import Traces
 
@@ -205,6 +207,17 @@ def test_awkward_paths_work(tmp_path: Path) -> None:
     with Image.open(picture) as image:
         assert image.size == (4 * 28, 4 * 28)
     assert job.run("verify", str(job.run_dir.path)) == 0, job.output
+
+
+def test_garbage_is_looked_for_again_once_a_command_is_loaded() -> None:
+    """Not while it is, which would take longer; nor is it switched on where it was off."""
+    assert gc.isenabled()
+    with loading():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with loading(), loading():
+        pass
+    assert gc.isenabled()
 
 
 def test_an_unwritable_runs_dir_is_refused_in_one_message(tmp_path: Path) -> None:
