@@ -60,6 +60,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = _dealt(items, int(getattr(config, "workerinput", {}).get("workercount", 1)))
 
 
+def _starts_processes(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("slurm", "campaign", "process"))
+
+
 @pytest.fixture
 def commands(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Commands of the test's own, first on PATH."""
@@ -71,7 +75,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 @pytest.fixture(autouse=True)
 def _no_process_unless_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that starts a process other than a stand-in says so by its mark: those without one are run at every change."""
-    if any(request.node.get_closest_marker(name) for name in ("slurm", "campaign", "process")):
+    if _starts_processes(request.node):
         return
     folder = request.getfixturevalue("commands").folder if "commands" in request.fixturenames else None
     start = subprocess.Popen
@@ -95,9 +99,6 @@ def _dealt(items: list[pytest.Item], num_processes: int) -> list[pytest.Item]:
         mark = item.get_closest_marker("waits")
         return float(mark.args[0]) if mark is not None else 0.0
 
-    def starts_processes(item: pytest.Item) -> bool:
-        return any(item.get_closest_marker(name) for name in ("slurm", "campaign", "process"))
-
     stretches: list[list[pytest.Item]] = [[] for _ in range(num_processes)]
     num_waiting = max(1, round(0.7 * num_processes))
     for item in sorted(items, key=waits_s, reverse=True):
@@ -105,16 +106,16 @@ def _dealt(items: list[pytest.Item], num_processes: int) -> list[pytest.Item]:
             min(stretches[:num_waiting], key=lambda stretch: sum(map(waits_s, stretch))).append(item)
     computing = itertools.cycle(stretches[num_waiting:] or stretches)
     for item in items:
-        if starts_processes(item) and not waits_s(item):
+        if _starts_processes(item) and not waits_s(item):
             next(computing).append(item)
-    quick = [item for item in items if not starts_processes(item)]
+    quick = [item for item in items if not _starts_processes(item)]
     left = len(items)
     for number, stretch in enumerate(stretches):
         num = max(0, left // (num_processes - number) - len(stretch))
         stretch += quick[:num]
         del quick[:num]
         left -= len(stretch)
-    return [item for stretch in stretches for item in (*stretch, *(quick if stretch is stretches[-1] else ()))]
+    return [item for stretch in stretches for item in stretch]
 
 
 @pytest.fixture

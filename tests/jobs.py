@@ -120,9 +120,8 @@ ON_SLURM: dict[str, Any] = {
     "lattice_every_steps": INTERVAL,
     "checkpoint_every_steps": INTERVAL,
 }
-IN_AN_HOUR = (
-    '{"begin": "now+1hour"}'  # for AAE_SLURM_EXTRA: a job that a test needs in the queue, and that nothing is to train
-)
+# For AAE_SLURM_EXTRA: a job that a test needs in the queue, and that nothing is to train.
+IN_AN_HOUR = '{"begin": "now+1hour"}'
 
 
 def strace(calls: str, inject: str, paths: Iterable[Path] = ()) -> tuple[str, ...]:
@@ -231,18 +230,29 @@ class Job:
 
     def wait_until_step(self, step: int, segment: int = 1, timeout_s: float = 150) -> None:
         """Wait until a segment has logged a step, whoever has started it."""
+        self.wait_for_step_of(lambda record: record["segment"] == segment and record["step"] >= step, timeout_s)
+
+    def wait_for_step_of(self, is_it: Callable[[dict[str, Any]], bool], timeout_s: float = 150) -> dict[str, Any]:
+        """Wait for a `step` record, whoever writes it, and return the newest that is what is waited for."""
         deadline = time.monotonic() + timeout_s
         seen = -1
         while True:
             size = self.run_dir.events_file.stat().st_size if self.run_dir.events_file.exists() else 0
-            # Who waits takes no processor from what is waited for.
-            if size != seen and any(
-                r["segment"] == segment and r["event"] == "step" and r["step"] >= step for r in self.records()
-            ):
-                return
-            seen = size
-            assert time.monotonic() < deadline, self.job_log()
+            found = filter(is_it, reversed(self.events("step"))) if 0 < size != seen else iter(())
+            if (record := next(found, None)) is not None:
+                return record
+            seen = size  # who waits takes no processor from what is waited for
+            assert time.monotonic() < deadline, f"no such step is logged:\n{self.job_log()}"
             time.sleep(0.02)
+
+    def let_go_on(self, process: int, *, until_signalled: bool = False) -> None:
+        """End the rest of a process, or wait until a signal for it has: Slurm's own come with a SIGCONT."""
+        deadline = time.monotonic() + 150
+        while until_signalled and sleeps(process):
+            assert time.monotonic() < deadline, f"no signal for the run:\n{self.job_log()}"
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
 
     @contextlib.contextmanager
     def resting_at(self, step: int, segment: int = 1, *, until_signalled: bool = False) -> Iterator[int]:
@@ -257,13 +267,9 @@ class Job:
         try:
             wait_until_still(process)
             yield process
-            deadline = time.monotonic() + 150
-            while until_signalled and sleeps(process):
-                assert time.monotonic() < deadline, f"no signal for the run:\n{self.job_log()}"
-                time.sleep(0.05)
+            self.let_go_on(process, until_signalled=until_signalled)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGCONT)
+            self.let_go_on(process)
 
     def process(self) -> int:
         """The process id of the run's newest segment."""

@@ -11,11 +11,11 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster import sleeps, wait_until_still
+from cluster import wait_until_still
 from jobs import INTERVAL, LOGGED, ON_SLURM, Job, SlurmJob, small_settings
 
 ENDLESS = 10**6  # steps: how far a run gets depends on the machine, and it is cut short at the end
@@ -92,24 +92,18 @@ class Journey:
 
     def rest(self) -> None:
         """Stop the process of the next segment that trains once it has made some steps."""
-        self.segment = self._wait_for_step(lambda record: record["segment"] > self.segment)["segment"]
+        self.segment = self.job.wait_for_step_of(lambda record: record["segment"] > self.segment)["segment"]
         self._stop()
 
     def go_on(self, *, until_signalled: bool = False) -> None:
         """End the process's rest, or wait until a signal of Slurm's has."""
-        process = self.job.process()
-        deadline = time.monotonic() + 150
-        while until_signalled and sleeps(process):
-            assert time.monotonic() < deadline, "no signal for the run"
-            time.sleep(0.05)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGCONT)
+        self.job.let_go_on(self.job.process(), until_signalled=until_signalled)
 
     def train_on(self, steps: int = LOGGED) -> None:
         """Let the segment make some more steps, and stop its process again."""
-        step = self._newest_step() + steps
+        step = self.job.events("step")[-1]["step"] + steps
         self.go_on()
-        self._wait_for_step(lambda record: record["segment"] == self.segment and record["step"] >= step)
+        self.job.wait_until_step(step, self.segment)
         self._stop()
 
     def finish(self, at_least: int = 100, **changes: Any) -> None:
@@ -133,23 +127,6 @@ class Journey:
         while self.job.status()["state"] != state:
             assert time.monotonic() < deadline, f"not {state}, but {self.job.status()}"
             time.sleep(0.05)
-
-    def _newest_step(self) -> int:
-        return int(self.job.events("step")[-1]["step"])
-
-    def _wait_for_step(self, is_it: Callable[[dict[str, Any]], bool], timeout_s: float = 150) -> dict[str, Any]:
-        """The newest `step` record that is what is waited for."""
-        log, seen = self.job.run_dir.events_file, -1
-        deadline = time.monotonic() + timeout_s
-        while True:
-            size = log.stat().st_size if log.exists() else 0
-            if size != seen:  # who waits takes no processor from what is waited for
-                steps = self.job.events("step")[-1:] if size else []
-                if steps and is_it(steps[0]):
-                    return steps[0]
-            seen = size
-            assert time.monotonic() < deadline, "the run does not train"
-            time.sleep(0.02)
 
     def _stop(self) -> None:
         process = self.job.process()

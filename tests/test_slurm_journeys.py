@@ -206,19 +206,18 @@ def test_preemptions_by_sigusr2(tmp_path: Path, signalling_cluster: Cluster) -> 
     journey.compare()
 
 
+def _sruns(job: SlurmJob) -> list[int]:
+    """The processes of srun of a job, none if it is dead."""
+    command = ["pgrep", "-f", f"^srun .*_submit.{job.run_dir.slurm}"]
+    return [int(pid) for pid in subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()]
+
+
 def _srun(job: SlurmJob) -> tuple[int, int]:
     """The srun of a running job, and the watchdog that it has forked, which has Slurm kill the task if srun is killed."""
-    found = subprocess.run(
-        ["pgrep", "-f", f"^srun .*_submit.{job.run_dir.slurm}"], capture_output=True, text=True, check=True
-    )
-    processes = [int(pid) for pid in found.stdout.split()]
+    processes = _sruns(job)
     (watchdog,) = [pid for pid in processes if parent_of(pid) in processes]
     (srun,) = [pid for pid in processes if pid != watchdog]
     return srun, watchdog
-
-
-def _has_srun(job: SlurmJob) -> bool:
-    return subprocess.run(["pgrep", "-f", f"^srun .*_submit.{job.run_dir.slurm}"], capture_output=True).returncode == 0
 
 
 def _ends_after(job: SlurmJob, segment: int) -> list[str]:
@@ -246,7 +245,7 @@ def test_deaths_of_the_task_and_of_srun(job: SlurmJob, tmp_path: Path) -> None:
         before = journey.segment
         kill_at_start("srun .*")
         os.kill(process, signal.SIGUSR2)
-    while not _has_srun(job):  # on a busy machine that task may have come to its first steps: Slurm ends it
+    while not _sruns(job):  # on a busy machine that task may have come to its first steps: Slurm ends it
         journey.go_on()
         journey.rest()
     assert _ends_after(job, before)[:2] in (["time_limit", "killed"], ["time_limit", "requeue"])
