@@ -75,7 +75,7 @@ def test_a_page_of_any_file_may_be_lost(tmp_path: Path, size: int, tell: Callabl
     lost: dict[str, int] = {}
     for number in range(max(2, size // 2)):
         job = Job(tmp_path / str(number), small_settings())
-        job.interrupt(signal.SIGKILL, at_step=random.randrange(60, 350))
+        job.interrupt(signal.SIGKILL, at_step=random.randrange(100, 350))  # with two checkpoints
         files = [path for path in job.run_dir.path.rglob("*") if path.is_file() and path.stat().st_size > 0]
         # Of as many kinds as there are, not mostly of pictures.
         kinds = {re.sub(r"\d+", "", path.name): path for path in random.sample(files, len(files))}

@@ -81,8 +81,13 @@ def test_a_holder_that_shows_life_is_named_and_left_alone(run_dir: RunDir, monke
     claim_run(run_dir, _elsewhere(pid=4242, job_id="77"))
     heartbeat = Heartbeat(run_dir, Status(state="running", total_steps=9, segment=1))
     heartbeat.write()
+
+    def show_life(_: str) -> None:
+        time.sleep(0.002)  # its time is told to the millisecond
+        heartbeat.write()
+
     with pytest.raises(TakenOverError, match="process 4242 on host elsewhere, job 77 is writing") as caught:
-        claim_run(run_dir, Owner.this_process(), tell=lambda _: heartbeat.write())
+        claim_run(run_dir, Owner.this_process(), tell=show_life)
     assert caught.value.exit_code == 2
     assert not run_dir.claim_file(2).exists()
 
